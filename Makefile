@@ -1,0 +1,39 @@
+# The two commands of the README, `make demo` and `make test`, set up everything they need.
+PYTHON ?= python3
+CORES ?= $(shell nproc)
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test lint format setup clean-demo schema
+
+demo: setup
+	$(BIN)/snakemake --cores $(CORES) eval_all
+	@echo "Open results/demo/report/index.html"
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile rules
+
+schema: setup
+	$(BIN)/isomill schema > resources/schema/workflow_config.schema.json
+
+# System libraries first: without them nothing below works, and the message says what to type.
+setup:
+	@PYTHON=$(PYTHON) sh envs/system_libraries.sh
+	@$(MAKE) --no-print-directory $(READY)
+
+$(READY): envs/requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r envs/requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
+	@touch $@

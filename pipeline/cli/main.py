@@ -1,0 +1,57 @@
+"""`isomill …` = `python -m pipeline …`: the commands the workflow's rules call, and helpers for people."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+JOBS = {
+    "make-demo-archive": "write one category of the embedded demo as an archive",
+    "download-source": "fetch and verify one archive",
+    "list-shapes": "list the shapes of the source and hash them into shards",
+    "run-shard": "run one data stage over one shard",
+    "check-rejected": "judge whether a stage rejected too many shapes",
+    "train-model": "train one experiment",
+    "generate-meshes": "reconstruct the test shapes of one experiment",
+    "evaluate-meshes": "measure reconstructed shapes",
+    "summarise": "join the measurements into tables",
+    "make-report": "write the report",
+    "record-provenance": "write the RO-Crate of the results",
+}
+HELPERS = {
+    "shape": "list every file of one shape",
+    "plan": "show what the study consists of",
+    "store": "verify, clean or repair the store",
+    "schema": "write the JSON schema of the configuration",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="isomill",
+        description="Compare neural implicit shape models on your meshes. The workflow itself runs as "
+        "`snakemake --cores 8 eval_all`; these commands stand beside it.",
+        epilog="The rules of the workflow call: " + ", ".join(JOBS) + ".",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+    # Only the chosen command's module is loaded; the others lend their one line of help.
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    for name, description in {**HELPERS, **JOBS}.items():
+        shown = {"help": description} if name in HELPERS else {}
+        command = commands.add_parser(name, description=f"{description[0].upper()}{description[1:]}.", **shown)
+        if name == chosen:
+            module = importlib.import_module(_module(name))
+            module.add_arguments(command)
+    arguments = parser.parse_args(argv)
+    if arguments.command in HELPERS:
+        return module.run(arguments) or 0
+    from pipeline.jobs.context import run_job
+
+    return run_job(arguments, module.run)
+
+
+def _module(name: str) -> str:
+    package = "pipeline.cli" if name in HELPERS else "pipeline.jobs"
+    return f"{package}.{name.replace('-', '_')}"

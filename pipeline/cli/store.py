@@ -1,0 +1,109 @@
+"""`isomill store verify | gc | repair`: check every file, remove what nothing names, make damaged files again."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline import ledger
+from pipeline.cli.study import add_config_argument, read_plan
+from pipeline.files import read_json
+from pipeline.progress import Progress, start_log
+from pipeline.store import Damaged, Store
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "action",
+        choices=("verify", "gc", "repair"),
+        help="verify: read every file and compare it with its name; gc: list what no ledger below results/ names, "
+        "and delete it with --delete; repair: remove damaged files and the ledgers that name them, so that the next "
+        "run makes those shapes, and what stands on them, again",
+    )
+    parser.add_argument("--delete", action="store_true", help="gc: delete instead of listing")
+    add_config_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    start_log(None)
+    plan = read_plan(arguments.configfile)
+    store = Store(Path(plan.study.store.path), map(Path, plan.study.store.shared))
+    return {"verify": verify, "gc": collect, "repair": repair}[arguments.action](store, arguments)
+
+
+def damaged(store: Store) -> Iterator[str]:
+    """Files of the store that do not hold what their names promise."""
+    entries = list(store.list())
+    progress = Progress("reading the store", len(entries), "files")
+    for entry in entries:
+        try:
+            store.get(entry.file)
+        except Damaged:
+            yield entry.file
+        progress.advance()
+    progress.close()
+
+
+def verify(store: Store, arguments: argparse.Namespace) -> int:
+    files = list(damaged(store))
+    for file in files:
+        print(f"damaged: {file}")
+    missing = sorted(set(named_files()) - {entry.file for entry in store.list()})
+    for file in missing:
+        print(f"missing: {file}")
+    print(f"{len(files)} damaged, {len(missing)} missing" if files or missing else "every file is whole")
+    if files or missing:
+        print("`isomill store repair` makes the next run remake them.")
+    return 1 if files or missing else 0
+
+
+def collect(store: Store, arguments: argparse.Namespace) -> int:
+    """Rejections are kept: they are small, and a shape is not tried again because of them."""
+    named = set(named_files())
+    unnamed = [e for e in store.list() if e.file not in named and e.extension != "rejected"]
+    for entry in unnamed:
+        if arguments.delete:
+            store.discard(entry)
+        else:
+            print(f"{entry.size:>12,}  {entry.file}")
+    verb = "deleted" if arguments.delete else "would be deleted (--delete does it)"
+    print(f"{len(unnamed)} files, {sum(e.size for e in unnamed) / 2**20:,.1f} MB {verb}")
+    if not arguments.delete:
+        print("Only ledgers below results/ here were read; other folders that share this store may need these files.")
+    return 0
+
+
+def repair(store: Store, arguments: argparse.Namespace) -> int:
+    broken = set(damaged(store))
+    for entry in [e for e in store.list() if e.file in broken]:
+        store.discard(entry)
+    present = {entry.file for entry in store.list()}
+    removed = 0
+    for path in ledgers():
+        if any(row.accepted and row.file not in present for row in ledger.read(path).rows.values()):
+            path.unlink()
+            removed += 1
+    for path in checkpoints():
+        if read_json(path)["file"] not in present:
+            path.unlink()
+            removed += 1
+    print(f"{len(broken)} damaged files and {removed} ledgers removed; run the same snakemake command again")
+    return 0
+
+
+def named_files() -> Iterator[str]:
+    """Files of the store that some ledger or checkpoint below results/ names."""
+    for path in ledgers():
+        yield from (row.file for row in ledger.read(path).rows.values() if row.accepted)
+    for path in checkpoints():
+        yield read_json(path)["file"]
+
+
+def ledgers() -> Iterator[Path]:
+    for folder in ("data", "meshes", "evaluation/raw"):
+        yield from sorted(Path("results").glob(f"*/{folder}/**/*.jsonl"))
+
+
+def checkpoints() -> Iterator[Path]:
+    yield from sorted(Path("results").glob("*/training/*/checkpoint.json"))

@@ -1,0 +1,400 @@
+"""The whole study: settings classes of all modules put together, presets applied, errors a person can act on.
+
+Only jobs, the command line and the Snakefile import this. Nothing here loads numpy or torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, create_model, field_validator
+
+from pipeline.models import registry
+from pipeline.settings import Settings, module_head
+
+ROOT = Path(__file__).parent.parent
+PRESETS = ROOT / "resources" / "presets"
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
+MEAN_SHAPE = "mean-shape"
+
+
+class ConfigError(Exception):
+    """The configuration is wrong; the message lists every mistake with its key."""
+
+
+def _settings(module: str, name: str) -> type[Settings]:
+    return getattr(module_head(module), name)
+
+
+def _part(module: str, name: str) -> Any:
+    """Annotation of a block that may be left out: all its fields have defaults."""
+    settings = _settings(module, name)
+    return settings, Field(default_factory=settings)
+
+
+class StoreConfig(Settings):
+    """Where the products of shapes are kept."""
+
+    path: str = "store"
+    """Folder this run reads and writes; may be shared by datasets, configurations and users."""
+
+    shared: tuple[str, ...] = ()
+    """Further stores that are only read: their shapes are used, never changed."""
+
+
+class LimitConfig(Settings):
+    """What one shape may take before it is rejected. None of it is in a fingerprint."""
+
+    seconds: PositiveFloat = 180.0
+    """Wall seconds per shape and stage."""
+
+    memory_mb: PositiveInt = 4000
+    """Memory per shape and stage above what the loaded libraries take, MB."""
+
+    max_rejected: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest share of a stage's shapes that may be rejected; null: 0.2, and 1.0 for a directory of meshes."""
+
+
+class ShardCount(Settings):
+    """Shards of one category."""
+
+    category: str
+    """Category as it is named in the source."""
+
+    shards: PositiveInt
+    """Shards its shapes are hashed into."""
+
+
+class ShardConfig(Settings):
+    """How many shapes go into one job. Changing a count moves shapes between jobs and recomputes none of them."""
+
+    per_category: PositiveInt = 1
+    """Shards of every category not listed; about 256 shapes each is right."""
+
+    categories: tuple[ShardCount, ...] = ()
+    """Categories with another count."""
+
+    test: PositiveInt = 1
+    """Shards of the test shapes of all categories together: jobs of generation and evaluation per experiment."""
+
+
+_boundary = _settings("pipeline.samples.boundary", "BoundarySettings")
+_voxels = _settings("pipeline.samples.voxels", "VoxelSettings")
+_sdf = _settings("pipeline.samples.sdf", "SdfSettings")
+
+
+class BoundaryConfig(Settings):
+    """Points near the surface: one stage for every sigma."""
+
+    sigmas: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.1, 0.01)
+    """Standard deviations of the noise on each axis, canonical units."""
+
+    count: _boundary.model_fields["count"].annotation = _boundary.model_fields["count"].default
+    """Points per shape and sigma."""
+
+    storage: _boundary.model_fields["storage"].annotation = _boundary.model_fields["storage"].default
+    """Precision of the stored points."""
+
+    @field_validator("sigmas")
+    @classmethod
+    def _distinct(cls, sigmas: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(sigmas)) != len(sigmas):
+            raise ValueError("the same sigma twice")
+        return sigmas
+
+
+class SdfConfig(Settings):
+    """Signed distances of sampled points."""
+
+    of: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Point sets: "volume" and "boundary-<sigma>"; null: the volume's and every sigma's."""
+
+    storage: _sdf.model_fields["storage"].annotation = _sdf.model_fields["storage"].default
+    """Precision of the stored distances."""
+
+
+class VoxelConfig(Settings):
+    """Occupancy grids over the cube [-0.5, 0.5]^3."""
+
+    resolutions: Annotated[tuple[Annotated[int, Field(ge=1, le=512)], ...], Field(min_length=1)] = (64,)
+    """Cells along each edge; one stage for every resolution. The mean shape needs 64."""
+
+
+StageConfig = create_model(
+    "StageConfig",
+    __base__=Settings,
+    __doc__="The data stages, in the order of the data's path.",
+    extract_meshes=_part("pipeline.meshes.read", "ReadSettings"),
+    make_watertight=_part("pipeline.meshes.watertight", "WatertightSettings"),
+    scale_to_off=_part("pipeline.meshes.scale", "ScaleSettings"),
+    sample_surface=_part("pipeline.samples.surface", "SurfaceSettings"),
+    sample_boundary=(BoundaryConfig, BoundaryConfig()),
+    sample_volume=_part("pipeline.samples.volume", "VolumeSettings"),
+    compute_sdf=(SdfConfig, SdfConfig()),
+    voxelize=(VoxelConfig, VoxelConfig()),
+)
+
+
+_split = _settings("pipeline.sources.splits", "SplitSettings")
+
+
+class DemoSource(Settings):
+    """The embedded demo; its numbers stand under `demo`."""
+
+    kind: Literal["demo"]
+    """Shapes this project makes itself."""
+
+    split: _split = Field(default_factory=_split)
+    """How shapes are divided into training, validation and test."""
+
+
+_shapenet = _settings("pipeline.sources.shapenet", "ShapeNetSettings")
+_directory = _settings("pipeline.sources.directory", "DirectorySettings")
+Source = Annotated[DemoSource | _shapenet | _directory, Field(discriminator="kind")]
+
+
+def experiment_class(method: str) -> type[Settings]:
+    """The class of an experiment's block for one method."""
+    head = registry.head(method)
+    return create_model(
+        f"{method}_experiment",
+        __base__=Settings,
+        __doc__=(head.__doc__ or "").strip().split("\n")[0],
+        name=(str, Field(description="Name of the experiment: its row in every table and its folder.")),
+        method=(Literal[method], Field(description="File of the model in pipeline/models.")),
+        model=(head.ModelSettings, Field(default_factory=head.ModelSettings, description="Network, data and loss.")),
+        training=_part("pipeline.training.loop", "TrainingSettings"),
+        inference=(
+            head.InferenceSettings,
+            Field(default_factory=head.InferenceSettings, description="How a shape is encoded at test time."),
+        ),
+        extraction=_part("pipeline.reconstruction.extract", "ExtractionSettings"),
+        runtime=_part("pipeline.training.loop", "RuntimeSettings"),
+    )
+
+
+class DemoConfig(_settings("pipeline.sources.demo", "DemoSettings")):
+    """The demo's own numbers; other sources ignore them."""
+
+    experiments: tuple[dict[str, Any], ...] = ()
+    """Blocks used by the demo where the list `experiments` is empty."""
+
+
+class Study(Settings):
+    """Everything that is studied, and nothing about the machine it runs on."""
+
+    dataset: Annotated[str, Field(pattern=NAME.pattern)] = "demo"
+    """Name of this study: its folder below results/ and logs/."""
+
+    seed: NonNegativeInt = 0
+    """Root seed of every random stream."""
+
+    source: Source = DemoSource(kind="demo")
+    """Where raw shapes come from."""
+
+    demo: DemoConfig = Field(default_factory=DemoConfig)
+    """The embedded demo."""
+
+    download: _settings("pipeline.sources.download", "DownloadSettings") = Field(
+        default_factory=_settings("pipeline.sources.download", "DownloadSettings")
+    )
+    """Fetching archives."""
+
+    shards: ShardConfig = ShardConfig()
+    """Shapes per job."""
+
+    store: StoreConfig = StoreConfig()
+    """The content store."""
+
+    limits: LimitConfig = LimitConfig()
+    """What one shape may take."""
+
+    stages: StageConfig = Field(default_factory=StageConfig)
+    """The data stages."""
+
+    experiments: tuple[dict[str, Any], ...] = ()
+    """What is compared: one block per experiment. Empty: the demo's own list for the demo, else screened Poisson."""
+
+    evaluation: _settings("pipeline.evaluation.shape", "EvaluationSettings") = Field(
+        default_factory=_settings("pipeline.evaluation.shape", "EvaluationSettings")
+    )
+    """Metrics and the profiles they are printed by."""
+
+    report: _settings("pipeline.report.page", "ReportSettings") = Field(
+        default_factory=_settings("pipeline.report.page", "ReportSettings")
+    )
+    """The report."""
+
+    @property
+    def max_rejected(self) -> float:
+        if self.limits.max_rejected is not None:
+            return self.limits.max_rejected
+        return 1.0 if self.source.kind == "directory" else 0.2
+
+
+def load_study(config: Mapping[str, Any]) -> tuple[Study, tuple[Settings, ...]]:
+    """Check a merged configuration; give the study and its experiments, the mean shape last.
+
+    Raises ConfigError that names every wrong key, what was received and what is allowed.
+    """
+    try:
+        study = Study(**config)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, Study)) from None
+    return study, _experiments(study)
+
+
+def _experiments(study: Study) -> tuple[Settings, ...]:
+    blocks = study.experiments
+    if not blocks:
+        blocks = study.demo.experiments if study.source.kind == "demo" else ({"name": "poisson", "preset": "poisson"},)
+    experiments = [_experiment(block, f"experiments.{index}") for index, block in enumerate(blocks)]
+    names = [e.name for e in experiments]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise ConfigError(f"experiments: the name {twice[0]!r} is used twice; every experiment needs its own")
+    if MEAN_SHAPE in names:
+        raise ConfigError(f"experiments: {MEAN_SHAPE!r} is in every table already; give the block another name")
+    if 64 not in study.stages.voxelize.resolutions:
+        raise ConfigError("stages.voxelize.resolutions: 64 is missing; the mean shape of every table needs it")
+    mean = experiment_class("mean_shape")(name=MEAN_SHAPE, method="mean_shape", extraction=_MEAN_EXTRACTION)
+    return (*experiments, mean)
+
+
+_MEAN_EXTRACTION = {"method": "dense", "resolution": 64, "box": 1.1}
+
+
+def _experiment(block: Mapping[str, Any], path: str) -> Settings:
+    block = expand_preset(block, path)
+    name, method = block.get("name"), block.get("method")
+    if not isinstance(name, str) or not NAME.match(name):
+        raise ConfigError(f"{path}.name: {name!r} is no name; use letters, digits and . _ + -")
+    methods = registry.available_models()
+    if method not in methods:
+        raise ConfigError(f"{path}.method: {method!r} is not one of {', '.join(methods)}{_nearest(method, methods)}")
+    model = experiment_class(method)
+    try:
+        return model(**block)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, model, path)) from None
+
+
+def expand_preset(block: Mapping[str, Any], path: str = "experiments") -> dict[str, Any]:
+    """The block laid over the preset it names. Raises ConfigError for a preset that does not exist."""
+    block = dict(block)
+    name = block.pop("preset", None)
+    if name is None:
+        return block
+    names = sorted(p.stem for p in PRESETS.glob("*.yaml"))
+    if name not in names:
+        raise ConfigError(f"{path}.preset: there is no preset {name!r}; there are {', '.join(names)}")
+    presets = read_yaml(PRESETS / f"{name}.yaml").get("experiments", [])
+    if len(presets) != 1:
+        raise ConfigError(f"{path}.preset: {name!r} is a whole study; use it with --configfile")
+    return merge(presets[0], block)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings key by key, everything else replaced whole, as Snakemake merges configurations."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML in which the same key twice is an error, not a silent loss."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for position, key in enumerate(keys):
+            if key in keys[:position]:
+                line = node.value[position][0].start_mark.line + 1
+                raise ConfigError(f"line {line}: the key {key!r} stands twice in one mapping")
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping of at most 1 MB. Raises ConfigError with the file's name."""
+    path = Path(path)
+    if path.stat().st_size > 2**20:
+        raise ConfigError(f"{path}: larger than 1 MB; is this a configuration?")
+    try:
+        value = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}, {error}") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected keys and values, found a {type(value).__name__}")
+    return value
+
+
+def _explain(error: ValidationError, model: type[Settings], prefix: str = "") -> str:
+    """Every mistake on a line: key path, what was received, what is allowed."""
+    lines = []
+    for mistake in error.errors():
+        parts = [str(p) for i, p in enumerate(mistake["loc"]) if not (i == 1 and mistake["loc"][0] == "source")]
+        path = ".".join([prefix, *parts] if prefix else parts)
+        if mistake["type"] == "extra_forbidden":
+            known = _fields_at(model, mistake["loc"][:-1])
+            lines.append(f"{path}: unknown key{_nearest(parts[-1], known) or '; known: ' + ', '.join(sorted(known))}")
+        else:
+            received = "" if mistake["type"] == "missing" else f", received {mistake['input']!r}"
+            lines.append(f"{path}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}{received}")
+    return "the configuration needs a change:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+_SOURCES = {"demo": DemoSource, "shapenet": _shapenet, "directory": _directory}
+
+
+def _fields_at(model: Any, location: tuple) -> list[str]:
+    """Names of the fields of the settings class that a location leads to; the kind of a source is part of it."""
+    if location[:1] == ("source",) and len(location) > 1:
+        model, location = _SOURCES[location[1]], location[2:]
+    for part in location:
+        if part in getattr(model, "model_fields", {}):
+            model = _inner_class(model.model_fields[part].annotation)
+    return list(getattr(model, "model_fields", {}))
+
+
+def _inner_class(annotation: Any) -> Any:
+    """The settings class inside an annotation such as tuple[ShardCount, ...] or X | None."""
+    if isinstance(annotation, type):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _inner_class(inner)
+        if hasattr(found, "model_fields"):
+            return found
+    return None
+
+
+def _nearest(word: Any, known: list[str]) -> str:
+    close = difflib.get_close_matches(str(word), known, 1, 0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of the configuration, with one variant of an experiment's block per method."""
+    schema = Study.model_json_schema()
+    variants, definitions = [], schema.setdefault("$defs", {})
+    for method in registry.available_models():
+        block = experiment_class(method).model_json_schema(ref_template=f"#/$defs/{method}.{{model}}")
+        for name, definition in block.pop("$defs", {}).items():
+            definitions[f"{method}.{name}"] = definition
+        definitions[method] = block
+        variants.append({"$ref": f"#/$defs/{method}"})
+    preset = {"type": "object", "required": ["name", "preset"], "properties": {"name": {"type": "string"}}}
+    definitions["preset_experiment"] = preset
+    items = {"anyOf": [*variants, {"$ref": "#/$defs/preset_experiment"}]}
+    schema["properties"]["experiments"]["items"] = items
+    definitions["DemoConfig"]["properties"]["experiments"]["items"] = items
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

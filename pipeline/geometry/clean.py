@@ -1,0 +1,73 @@
+"""Small repairs that do not move the surface: merging, dropping, splitting and turning faces."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.arrays import Mesh
+from pipeline.geometry.quality import corner_fans, face_cross
+
+SLIVER = 1e-12  # height over longest edge under which a face counts as having no area
+
+
+def without_unused_vertices(mesh: Mesh) -> Mesh:
+    """The mesh with only the vertices its faces use, in their old order."""
+    used = np.zeros(len(mesh.vertices), bool)
+    used[mesh.faces] = True
+    if used.all():
+        return mesh
+    return Mesh(mesh.vertices[used], (np.cumsum(used) - 1)[mesh.faces])
+
+
+def merged(mesh: Mesh) -> Mesh:
+    """The mesh with one vertex for each distinct position (bit for bit; -0 equals 0), in order of first use."""
+    positions = np.ascontiguousarray(mesh.vertices + 0.0).view(np.uint64).reshape(-1, 3)
+    order = np.lexsort(positions.T)
+    ordered = positions[order]
+    starts = np.ones(len(order), bool)
+    starts[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    representative = np.empty(len(order), np.int64)
+    representative[order] = order[starts][np.cumsum(starts) - 1]  # lexsort is stable: the first of its equals
+    return without_unused_vertices(Mesh(mesh.vertices, representative[mesh.faces]))
+
+
+def without_degenerate_faces(mesh: Mesh) -> Mesh:
+    """The mesh without faces that name a vertex twice or whose corners lie on one line; unused vertices stay."""
+    a, b, c = mesh.triangles.transpose(1, 0, 2)
+    longest = np.max([((b - a) ** 2).sum(1), ((c - b) ** 2).sum(1), ((a - c) ** 2).sum(1)], axis=0)
+    doubled = np.linalg.norm(face_cross(mesh), axis=1)
+    return Mesh(mesh.vertices, mesh.faces[doubled > SLIVER * longest])
+
+
+def without_duplicate_faces(mesh: Mesh) -> Mesh:
+    """The mesh with the first of all faces on the same three vertices, whichever way they are wound."""
+    corners = np.sort(mesh.faces, axis=1)
+    _, first = np.unique(corners, axis=0, return_index=True)
+    return Mesh(mesh.vertices, mesh.faces[np.sort(first)])
+
+
+def with_split_vertices(mesh: Mesh) -> Mesh:
+    """The mesh with an own vertex for every fan of faces, so that no vertex is non-manifold; nothing moves."""
+    fans = corner_fans(mesh)
+    _, first, corner = np.unique(fans, return_index=True, return_inverse=True)
+    return Mesh(mesh.vertices[mesh.faces.reshape(-1)[first]], corner.reshape(-1, 3))
+
+
+def unwelded(mesh: Mesh) -> Mesh:
+    """The mesh with three own vertices for every face, which makes it insensitive to windings and shared edges."""
+    return Mesh(mesh.triangles.reshape(-1, 3), np.arange(3 * len(mesh.faces)).reshape(-1, 3))
+
+
+def flipped(mesh: Mesh) -> Mesh:
+    """The mesh inside out."""
+    return Mesh(mesh.vertices, mesh.faces[:, ::-1])
+
+
+def with_agreeing_windings(mesh: Mesh) -> Mesh:
+    """Faces turned so that neighbours across two-face edges agree, patch by patch; the first face of a patch stays."""
+    import igl
+
+    if len(mesh.faces) == 0:
+        return mesh
+    turned, _ = igl.bfs_orient(mesh.faces.astype(np.int64))
+    return Mesh(mesh.vertices, turned)

@@ -1,0 +1,69 @@
+"""What every job shares: its log, its work and settings, the store, and the watch on the run that started it."""
+
+from __future__ import annotations
+
+import argparse
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import files, progress, runs
+from pipeline.jobs.work import Limits, Work, read_work
+from pipeline.progress import LOG
+from pipeline.store import Damaged, Store
+
+
+@dataclass(frozen=True)
+class Context:
+    """One job's surroundings. `runtime` holds what decides no result (`Plan.runtime`)."""
+
+    work: Work
+    runtime: dict[str, Any]
+    store: Store
+    limits: Limits
+
+    @property
+    def results(self) -> Path:
+        return Path(self.runtime["results"])
+
+    def timings(self, output: Path) -> Path:
+        """Where the costs of a ledger's shapes are written down, over all runs."""
+        return self.results / "timings" / output.relative_to(self.results)
+
+
+def open_context(settings: Path) -> Context:
+    work = read_work(settings)
+    runtime = files.read_json(settings.parent / "runtime.json")
+    store = Store(Path(runtime["store"]["path"]), map(Path, runtime["store"]["shared"]))
+    return Context(work, runtime, store, Limits(**runtime["limits"]))
+
+
+def run_job(arguments: argparse.Namespace, body: Callable[[argparse.Namespace], None]) -> int:
+    """Run a job's body with its log; foreseen failures end in one message, others in a traceback and what to do."""
+    progress.start_log(getattr(arguments, "log", None))
+    runs.watch_run()
+    try:
+        body(arguments)
+    except Damaged as problem:
+        LOG.error("error: %s", problem)
+        return 1
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            LOG.error("error: %s", end.code)
+            return 1
+        return end.code or 0
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        LOG.error("%s", traceback.format_exc())
+        LOG.error(
+            "error: unexpected %s: %s\nNothing that was finished is lost; the same command tries again. If it happens "
+            "again, please report it with this log.",
+            type(error).__name__,
+            error,
+        )
+        return 1
+    return 0
+

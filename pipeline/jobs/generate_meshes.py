@@ -1,0 +1,161 @@
+"""Reconstruct the test shapes of one experiment, shape by shape cached under the checkpoint that made them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline import files, ledger, seeds
+from pipeline.jobs.arrays import ShapeReader, Table, first_rejection, read_tables
+from pipeline.jobs.context import Context, open_context
+from pipeline.jobs.run_shard import write_ledger
+from pipeline.jobs.shards import StopRequest, Stopped
+from pipeline.jobs.work import Work, accepted_row, reject, stored_row
+from pipeline.ledger import Row
+from pipeline.progress import LOG, Progress
+from pipeline.store import Damaged
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--settings", type=Path, required=True, help="settings file of the generation")
+    parser.add_argument("--experiment", required=True, help="name of the experiment")
+    parser.add_argument("--members", type=Path, required=True, help="test shapes of the shard")
+    parser.add_argument("--checkpoint", type=Path, nargs="?", help="checkpoint.json of its training, if it has one")
+    parser.add_argument("--output", type=Path, required=True, help="ledger to write")
+    parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
+    parser.add_argument("--log", type=Path, help="log file")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    context = open_context(arguments.settings)
+    members = files.read_lines(arguments.members)
+    shards = sorted({(member["category"], member["shard"]) for member in members})
+    # A method that observes nothing still answers only for shapes that exist.
+    instances = context.work.reads or ("scale_to_off",)
+    tables = read_tables(context.results, instances, shards)
+    shapes = [member["shape"] for member in members]
+    if arguments.checkpoint is None:
+        _run_alone(arguments, context, tables, shapes)
+    else:
+        _run_trained(arguments, context, tables, shapes)
+
+
+def _run_alone(arguments, context: Context, tables: Mapping[str, Table], shapes: Sequence[str]) -> None:
+    """Methods with nothing to train: each shape by itself, in worker processes that may crash alone."""
+    inputs = {s: {f"products:{i}": table[s] for i, table in tables.items()} for s in shapes}
+    paths = {f"products:{i}": sorted({path for _, path in table.values()}) for i, table in tables.items()}
+    label = f"generate_meshes {arguments.experiment}/{arguments.output.stem}"
+    write_ledger(context, inputs, paths, arguments.output, arguments.threads, label, remake=True)
+
+
+def _run_trained(arguments, context: Context, tables: Mapping[str, Table], shapes: Sequence[str]) -> None:
+    checkpoint = files.read_json(arguments.checkpoint)
+    batches = _Batches(arguments, context, tables, checkpoint)
+    rows, missing = {}, []
+    for shape in shapes:
+        rejected = first_rejection(tables, shape)
+        row = replace(rejected, shape=shape) if rejected else batches.stored(shape)
+        if row is None:
+            missing.append(shape)
+        else:
+            rows[shape] = row
+    LOG.info("%s: %d test shapes, %d of them settled already", arguments.experiment, len(shapes), len(rows))
+    if missing:
+        rows.update((row.shape, row) for row in batches.run(shapes, set(missing)))
+    header = {"stage": context.work.instance, "settings": context.work.file, "inputs": {}, "remake": False}
+    ledger.write(arguments.output, ledger.Ledger(header, rows))
+    failed = ledger.count_reasons([row for row in rows.values() if row.stage == context.work.instance])
+    for reason, count in failed.most_common(5):
+        LOG.warning("%s: %d without a mesh: %s", arguments.experiment, count, reason)
+
+
+class _Batches:
+    """Test shapes in batches that follow the sorted members alone, so that a restart computes the same numbers."""
+
+    def __init__(self, arguments, context: Context, tables: Mapping[str, Table], checkpoint: dict[str, Any]) -> None:
+        self._arguments, self._context, self._tables, self._checkpoint = arguments, context, tables, checkpoint
+        self._work: Work = context.work
+
+    def key(self, shape: str) -> str:
+        digests = {instance: self._tables[instance][shape][0].digest for instance in self._work.reads}
+        return self._work.key(shape, {"checkpoint": self._checkpoint["digest"], **digests})
+
+    def stored(self, shape: str) -> Row | None:
+        return stored_row(self._work, shape, self.key(shape), self._context.store, self._context.limits)
+
+    def run(self, shapes: Sequence[str], missing: set[str]) -> Iterator[Row]:
+        """Rows of the missing shapes; every batch that lacks one is computed whole."""
+        import torch
+
+        from pipeline.reconstruction.shapes import GenerationSettings
+
+        torch.set_num_threads(self._arguments.threads)
+        settings = GenerationSettings(**self._work.settings)
+        model = self._load(settings)
+        size = settings.extraction["batch_shapes"]
+        stop, progress = StopRequest(), Progress(f"generate_meshes {self._arguments.experiment}", len(missing))
+        for start in range(0, len(shapes), size):
+            batch = [s for s in shapes[start : start + size] if first_rejection(self._tables, s) is None]
+            if missing.isdisjoint(batch):
+                continue
+            rows = [row for row in self._reconstruct(model, batch, settings) if row.shape in missing]
+            yield from rows
+            progress.advance(len(rows))
+            if stop.signal:
+                LOG.warning("stopped; the shapes of the finished batches are kept and the same command goes on")
+                raise Stopped(128 + stop.signal)
+        progress.close()
+
+    def _reconstruct(self, model, batch: Sequence[str], settings) -> Iterator[Row]:
+        from pipeline.arrays import Rejected
+        from pipeline.reconstruction.shapes import reconstruct
+
+        reader = ShapeReader({i: self._tables[i] for i in self._work.reads}, batch, self._context.store)
+        observations, seen, outcomes = [], [], {}
+        for shape, arrays in zip(batch, reader, strict=True):
+            try:
+                observations.append(model.observe(arrays, seeds.rng_for(self._work.seed, "observe", shape)))
+                seen.append(shape)
+            except Rejected as reason:
+                outcomes[shape] = reason
+        if seen:
+            streams = [seeds.torch_seed(self._work.seed, "encode", shape) for shape in seen]
+            outcomes.update(zip(seen, reconstruct(model, observations, streams, settings), strict=True))
+        for shape in batch:
+            yield self._keep(shape, outcomes[shape])
+
+    def _keep(self, shape: str, outcome) -> Row:
+        from pipeline.arrays import Rejected
+
+        key, store = self.key(shape), self._context.store
+        if isinstance(outcome, Rejected):
+            return reject(self._work, shape, key, str(outcome), store)
+        entry = store.put(self._work.stage, key, files.encode_product(outcome, "off"), "off")
+        return accepted_row(shape, entry, outcome.figures, outcome.status)
+
+    def _load(self, settings):
+        """The trained model on its device, ready to answer."""
+        from pipeline.reconstruction.shapes import build
+        from pipeline.training import checkpoint, loop
+
+        runtime = loop.RuntimeSettings(**self._context.runtime["experiments"][self._arguments.experiment])
+        tensors, description = checkpoint.decode_weights(self._content())
+        prefix = f"{settings.extraction['checkpoint']}/"
+        weights = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        model = build(settings, description["train_shapes"])
+        checkpoint.assign_weights(model, weights)
+        return model.to(loop.device_of(runtime)).eval()
+
+    def _content(self) -> bytes:
+        """The checkpoint from the store, or from the copy beside its description."""
+        try:
+            return self._context.store.get(self._checkpoint["file"])
+        except Damaged as problem:
+            copy = self._arguments.checkpoint.with_name("weights.safetensors").read_bytes()
+            if files.digest_of(copy) != self._checkpoint["digest"]:
+                raise
+            LOG.warning("%s; the copy in %s is used", problem, self._arguments.checkpoint.parent)
+            return copy

@@ -1,0 +1,132 @@
+"""Gather what a study made and write the report's folder."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.metadata
+import platform
+from pathlib import Path
+from typing import Any
+
+from pipeline import files, ledger
+from pipeline.jobs.context import Context, open_context
+from pipeline.jobs.layout import Layout
+from pipeline.jobs.work import read_value
+from pipeline.progress import LOG
+
+RESOURCES = Path(__file__).parent.parent.parent / "resources"
+SHOWN_LIBRARIES = ("snakemake", "numpy", "scipy", "torch", "open3d-cpu", "trimesh", "pymeshlab", "manifold3d")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--settings", type=Path, required=True, help="settings file of the report")
+    parser.add_argument("--output", type=Path, required=True, help="page to write; its pictures go beside it")
+    parser.add_argument("--log", type=Path, help="log file")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    from pipeline.report import page
+
+    context = open_context(arguments.settings)
+    layout = Layout(context.results, **context.work.layout)
+    settings = page.ReportSettings(**context.work.settings["report"])
+    data = _gather(context, layout, settings)
+    contents = page.build_report(data, page.read_templates(RESOURCES), settings)
+    folder = arguments.output.parent
+    for old in folder.glob("*"):
+        if old.name not in contents and old.is_file():
+            old.unlink()
+    for name, content in sorted(contents.items(), reverse=True):
+        if name != arguments.output.name:
+            files.write_if_changed(folder / name, content)
+    files.write_atomic(arguments.output, contents[page.PAGE])
+    LOG.info("open %s", arguments.output)
+
+
+def _gather(context: Context, layout: Layout, settings) -> Any:
+    import pandas as pd
+
+    from pipeline.report import tables
+    from pipeline.report.page import ReportData
+    from pipeline.sources.taxonomy import name_of
+
+    folder, config = layout.results / "evaluation", context.work.settings
+    text = {"category": str, "id": str, "method": str, "reason": str, "status": str}
+    rows = pd.read_csv(folder / "shapes.csv", dtype=text, keep_default_na=True).fillna({"reason": ""})
+    order = pd.CategoricalDtype(layout.experiments, ordered=True)
+    rows = rows.assign(order=rows["method"].astype(order)).sort_values(["order", "category", "id"]).drop(columns="order")
+    rejections = [(r.stage, *r.shape.split("/", 1), r.reason) for r in layout.rejections()]
+    evaluation = config["evaluation"]
+    return ReportData(
+        study=context.runtime["dataset"],
+        rows=rows,
+        summary=pd.read_csv(folder / "summary.csv", dtype=text),
+        categories=pd.read_csv(folder / "categories.csv", dtype=text),
+        rejected=pd.DataFrame(rejections, columns=["stage", "category", "id", "reason"]),
+        cost=pd.DataFrame(costs(layout), columns=["stage", "shapes", "seconds", "peak_mb"]),
+        gallery=_gallery(context, layout, tables.select_gallery(rows, settings.gallery)),
+        curves={name: _history(layout, name) for name in layout.trained},
+        configuration=yaml_text(config),
+        environment=environment(),
+        protocol={"Points on each surface": f"{evaluation['samples']:,}"},
+        profiles=evaluation["profiles"],
+        category_names={category: name_of(category) for category, _ in layout.shards},
+        notes=_notes(layout),
+    )
+
+
+def yaml_text(config: dict[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100)
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine, without anything that names a person or a place."""
+    versions = {name: importlib.metadata.version(name) for name in SHOWN_LIBRARIES}
+    return {"Python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}", **versions}
+
+
+def costs(layout: Layout) -> list[tuple[str, int, float, float]]:
+    """Stage, shapes computed, seconds and peak memory, over all runs of this folder."""
+    costs = []
+    for stage, paths in layout.stages():
+        noted = [row for path in paths for row in layout.timings(path) if row["seconds"] is not None]
+        if noted:
+            peak = max((row.get("peak_mb") or 0.0) for row in noted)
+            costs.append((stage, len(noted), sum(row["seconds"] for row in noted), peak))
+    return costs
+
+
+def _history(layout: Layout, experiment: str) -> list[dict[str, float]]:
+    with open(layout.results / "training" / experiment / "history.csv", newline="", encoding="utf-8") as stream:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)]
+
+
+def _notes(layout: Layout) -> list[str]:
+    notes = []
+    for name in layout.trained:
+        notes += files.read_json(layout.results / "training" / name / "checkpoint.json")["notes"]
+    return notes
+
+
+def _gallery(context: Context, layout: Layout, chosen: list[tuple[str, str, str]]) -> list[Any]:
+    from pipeline.report.page import GalleryItem
+
+    truths = _located(layout.data_ledgers("scale_to_off"))
+    predictions = {name: _located(layout.mesh_ledgers(name)) for name in layout.experiments}
+    items = []
+    for kind, category, identifier in chosen:
+        shape = f"{category}/{identifier}"
+        meshes = {}
+        for name, rows in predictions.items():
+            row, path = rows[shape]
+            meshes[name] = read_value(row, path, context.store).value if row.accepted else row.reason
+        truth = read_value(*truths[shape], context.store).value
+        items.append(GalleryItem(kind, category, identifier, truth, meshes))
+    return items
+
+
+def _located(paths: list[Path]) -> dict[str, tuple[ledger.Row, str]]:
+    return {shape: (row, str(path)) for path in paths for shape, row in ledger.read(path).rows.items()}

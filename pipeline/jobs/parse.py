@@ -1,0 +1,79 @@
+"""What the Snakefile does before there are rules: check the configuration, plan, and get the directory ready.
+
+Only a run that a person started and that will run jobs writes anything. Dry runs, jobs of a run on other machines,
+reports and repairs just look.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import files, runs
+from pipeline.config import ConfigError, load_study, read_yaml
+from pipeline.plan import Plan
+from pipeline.sources.errors import SourceError
+
+
+def prepare(config: Mapping[str, Any], workflow: Any, argv: Sequence[str]) -> Plan:
+    """The plan of the configured study. Raises WorkflowError with a message for a person."""
+    from snakemake.exceptions import WorkflowError
+
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(workflow.basedir), os.environ.get("PYTHONPATH")]))
+    command = runs.command_line(argv)
+    try:
+        if command.main:
+            for path in workflow.configfiles:
+                read_yaml(Path(path))
+        plan = Plan(*load_study(config))
+        if command.real:
+            say(runs.begin())
+        if command.main:
+            _relist(plan, write=command.real and runs.alone())
+        if command.real and runs.alone():
+            _write_settings(plan)
+    except (ConfigError, SourceError) as problem:
+        raise WorkflowError(str(problem)) from None
+    if command.gpus_unset:
+        workflow.register_resource("gpu", visible_gpus())
+    return plan
+
+
+def say(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+def visible_gpus() -> int:
+    """GPUs this process may use, found without importing torch."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return len([name for name in chosen.split(",") if name.strip() not in ("", "-1")])
+    folder = Path("/proc/driver/nvidia/gpus")
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+
+def _write_settings(plan: Plan) -> None:
+    """The settings of every stage, under their fingerprints, for the jobs of this run."""
+    for name in plan.works():
+        path = Path(plan.settings_file(name))
+        if not path.is_file():
+            files.write_json(path, plan.work(name))
+    files.write_json(Path(plan.results) / "settings" / "runtime.json", plan.runtime())
+
+
+def _relist(plan: Plan, write: bool) -> None:
+    """Bring the members of a source on disk up to date; fetched archives cannot change."""
+    folder = Path(plan.catalogue).parent
+    if plan.archives or not (folder / "listed.json").is_file():
+        return
+    from pipeline.jobs.list_shapes import relist
+
+    new, gone = relist(plan.work("list_shapes")["settings"], folder, write)
+    if new or gone:
+        verb = "are taken up" if write else "would be taken up"
+        say([f"{new} new shapes in the source, {gone} gone; they {verb}."])

@@ -1,0 +1,187 @@
+"""Train one experiment, or take its finished checkpoint from the store without loading torch."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from pipeline import files, seeds
+from pipeline.fingerprint import key_of
+from pipeline.jobs.arrays import ShapeReader, first_rejection, read_tables
+from pipeline.jobs.context import Context, open_context
+from pipeline.progress import LOG, Progress
+from pipeline.sources.catalogue import read_catalogue
+from pipeline.store import Damaged, Entry
+
+STAGE = "train_model"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--settings", type=Path, required=True, help="settings file of the training")
+    parser.add_argument("--experiment", required=True, help="name of the experiment")
+    parser.add_argument("--catalogue", type=Path, required=True, help="catalogue of the source")
+    parser.add_argument("--output", type=Path, required=True, help="checkpoint.json to write; weights go beside it")
+    parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
+    parser.add_argument("--log", type=Path, help="log file")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    context = open_context(arguments.settings)
+    work = context.work
+    splits = _splits(arguments.catalogue, context)
+    tables = read_tables(context.results, work.reads, _shards(arguments.catalogue, context))
+    usable = {s: [n for n in names if first_rejection(tables, n) is None] for s, names in splits.items()}
+    if not usable["train"]:
+        _require_training_shapes(arguments.experiment, splits["train"], work)
+    digests = {
+        split: [[shape, [tables[i][shape][0].digest for i in work.reads]] for shape in usable[split]]
+        for split in ("train", "val")
+    }
+    key = key_of("experiment", work.fingerprint, digests, work.seed)
+    entry = context.store.have(STAGE, key)
+    content = _stored(context, entry)
+    if content is None:
+        content = _train(arguments, context, tables, usable, digests)
+        entry = context.store.put(STAGE, key, content, "safetensors")
+    else:
+        LOG.info("%s: the finished checkpoint of this training is in the store; nothing to train", arguments.experiment)
+    _write_outputs(arguments.output, entry, content, arguments.experiment)
+
+
+def _splits(catalogue: Path, context: Context) -> dict[str, list[str]]:
+    entries = read_catalogue(catalogue.read_text(encoding="utf-8"))
+    return {split: sorted(f"{e.category}/{e.id}" for e in entries if e.split == split) for split in ("train", "val")}
+
+
+def _shards(catalogue: Path, context: Context) -> list[tuple[str, str]]:
+    """All (category, shard) of the listing, empty ones included."""
+    return [(path.parent.name, path.stem) for path in sorted((catalogue.parent / "members").glob("*/*.jsonl"))]
+
+
+def _require_training_shapes(experiment: str, listed: list[str], work) -> None:
+    if work.settings["method"] == "mean_shape":
+        LOG.warning("there are no training shapes, so the mean shape stays empty")
+        return
+    why = f"all {len(listed)} training shapes were rejected" if listed else "the split has no training shapes"
+    raise SystemExit(
+        f"experiment {experiment} needs training shapes, but {why}. Add shapes, change source.split, or leave out "
+        f"experiments that train (methods such as poisson need no training)."
+    )
+
+
+def _stored(context: Context, entry: Entry | None) -> bytes | None:
+    if entry is None:
+        return None
+    try:
+        return context.store.get(entry.file)
+    except Damaged as problem:
+        LOG.warning("%s; it is trained again", problem)
+        context.store.discard(entry)
+        return None
+
+
+def _train(arguments, context: Context, tables, usable, digests) -> bytes:
+    from pipeline.models.contract import build_model
+    from pipeline.models.registry import load
+    from pipeline.training import checkpoint, loop
+    from pipeline.training.data import ResidentData
+
+    work, settings = context.work, context.work.settings
+    module = load(settings["method"])
+    training = loop.TrainingSettings(**settings["training"])
+    runtime = loop.RuntimeSettings(**context.runtime["experiments"][arguments.experiment])
+    runtime = runtime.model_copy(update={"threads": runtime.threads or arguments.threads})
+    seed = seeds.torch_seed(work.seed, STAGE)
+    model = build_model(
+        settings["method"],
+        module.ModelSettings(**settings["model"]),
+        module.InferenceSettings(),
+        len(usable["train"]),
+        seed,
+    )
+    if not usable["train"]:
+        result = loop.TrainResult(*(checkpoint.weights_of(model),) * 2, [], 0, 0)
+        return _encode(result, settings, 0)
+    reader = ShapeReader(tables, usable["train"], context.store)
+    LOG.info("%s: reading %d training shapes", arguments.experiment, len(reader))
+    data = ResidentData.for_model(
+        model, reader, loop.device_of(runtime), names=usable["train"], limit=loop.resident_limit(runtime)
+    )
+    folder = arguments.output.parent
+    with _reporter(arguments.experiment, training.steps) as report:
+        result = loop.train(
+            model,
+            data,
+            ShapeReader(tables, usable["val"], context.store),
+            training,
+            runtime,
+            seed=seed,
+            state_dir=folder / "state" / _run_key(work, digests),
+            log_dir=folder / "tensorboard",
+            report=report,
+        )
+    return _encode(result, settings, len(usable["train"]))
+
+
+def _run_key(work, digests: dict[str, Any]) -> str:
+    """Names a run that may be continued: everything that decides it but its length."""
+    training = {name: value for name, value in work.settings["training"].items() if name != "steps"}
+    return key_of(work.settings | {"training": training}, work.libraries, work.code, digests, work.seed)[:16]
+
+
+def _encode(result, settings: dict[str, Any], train_shapes: int) -> bytes:
+    from pipeline.training import checkpoint
+
+    tensors = {f"best/{name}": tensor for name, tensor in result.weights.items()}
+    tensors |= {f"last/{name}": tensor for name, tensor in result.last_weights.items()}
+    description = {
+        "method": settings["method"],
+        "model": settings["model"],
+        "train_shapes": train_shapes,
+        "steps": result.steps_done,
+        "best_step": result.best_step,
+        "notes": list(result.notes),
+        "history": result.history,
+    }
+    return checkpoint.encode_weights(tensors, description)
+
+
+class _reporter:
+    """Shows the steps of a training as they are made."""
+
+    def __init__(self, experiment: str, steps: int) -> None:
+        self._label, self._steps, self._progress = experiment, steps, None
+
+    def __enter__(self):
+        return self._report
+
+    def _report(self, step: int, total: int, values: dict[str, float]) -> None:
+        if self._progress is None:
+            self._progress = Progress(self._label, total, "steps", done=step)
+            return
+        self._progress.advance(step - self._progress.done, "  ".join(f"{k} {v:.4g}" for k, v in values.items()))
+
+    def __exit__(self, *error) -> None:
+        if self._progress is not None:
+            self._progress.close()
+
+
+def _write_outputs(output: Path, entry: Entry, content: bytes, experiment: str) -> None:
+    """The declared outputs; checkpoint.json, which says that all is there, comes last."""
+    description = files.tensor_description(content)
+    files.write_atomic(output.with_name("weights.safetensors"), content)
+    files.write_atomic(output.with_name("history.csv"), _history_text(description["history"]))
+    facts = {name: description[name] for name in ("method", "model", "train_shapes", "steps", "best_step", "notes")}
+    files.write_json(output, {"experiment": experiment, "file": entry.file, "digest": entry.digest, **facts})
+
+
+def _history_text(history: list[dict[str, float]]) -> str:
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns or ["step"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return stream.getvalue()

@@ -1,0 +1,243 @@
+"""What a job must know to make one stage's product of any shape, and how it makes it of one."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline import files, ledger, seeds
+from pipeline.fingerprint import key_of
+from pipeline.progress import LOG
+from pipeline.settings import Settings
+from pipeline.store import Damaged, Entry, Store
+
+REJECTED = "rejected"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one shape may take. They decide whether a shape is tried again, never what comes out."""
+
+    seconds: float
+    memory_mb: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """One stage with its settings.
+
+    instance: its name in ledgers. stream: its name in seeds, which an experiment's name does not enter.
+    upstream: the names of its inputs, in the order the rule gives them. file: where all this stands.
+    """
+
+    instance: str
+    stream: str
+    fingerprint: str
+    settings: dict[str, Any]
+    random: bool
+    seed: int
+    libraries: dict[str, str]
+    code: str
+    file: str
+    module: str = ""
+    function: str = ""
+    settings_class: str = ""
+    format: str = "json"
+    upstream: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    layout: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def stage(self) -> str:
+        return self.instance.split("/")[0]
+
+    def key(self, shape: str, digests: Mapping[str, Any]) -> str:
+        """The key of one shape: fingerprint, content of its inputs and, for random stages, its stream."""
+        stream = [self.seed, self.stream, shape] if self.random else None
+        return key_of("shape", self.fingerprint, digests, stream)
+
+
+def read_work(path: Path) -> Work:
+    """The work that a settings file describes. Raises SystemExit where another library version is installed."""
+    row = files.read_json(path)
+    work = Work(**{name: row[name] for name in Work.__dataclass_fields__ if name in row and name != "file"}, file=str(path))
+    check_libraries(work.libraries)
+    return work
+
+
+def check_libraries(pinned: Mapping[str, str]) -> None:
+    """Stop when a library that decides a result is not the one the fingerprint names."""
+    for name, version in pinned.items():
+        installed = public_version(importlib.metadata.version(name))
+        if installed != version:
+            raise SystemExit(
+                f"{name} {installed} is installed, but the results are pinned to {name} {version}.\n"
+                f"Install the pinned one (pip install {name}=={version}) or change envs/requirements.lock, "
+                f"which makes what depends on it again."
+            )
+
+
+def public_version(version: str) -> str:
+    """2.13.0+cpu → 2.13.0: builds of one release count as one."""
+    return version.split("+")[0]
+
+
+def compute(work: Work, shape: str, values: Mapping[str, Any]):
+    """Call the stage's function on the values of its inputs. Raises whatever the function raises."""
+    module = importlib.import_module(work.module)
+    settings_class: type[Settings] = getattr(module, work.settings_class)
+    arguments = dict(_grouped(values), settings=settings_class(**work.settings))
+    if work.random:
+        arguments["rng"] = seeds.rng_for(work.seed, work.stream, shape)
+    return getattr(module, work.function)(**arguments)
+
+
+def _grouped(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Collect inputs named "sets:volume", "sets:boundary-0.1" … into one argument; of `sets` only the points count."""
+    arguments: dict[str, Any] = {}
+    for name, value in values.items():
+        group, _, member = name.partition(":")
+        if member:
+            arguments.setdefault(group, {})[member] = value["points"] if group == "sets" else value
+        else:
+            arguments[name] = value
+    return arguments
+
+
+def make_row(work: Work, shape: str, key: str, values: Mapping[str, Any], store: Store) -> ledger.Row:
+    """Compute one shape, store its product or its rejection, and give its ledger row."""
+    from pipeline.arrays import Rejected
+
+    try:
+        product = compute(work, shape, values)
+    except Rejected as reason:
+        return reject(work, shape, key, str(reason), store)
+    except MemoryError:
+        raise
+    except Exception as error:
+        LOG.error("%s %s: %s", work.instance, shape, traceback.format_exc())
+        reason = f"unexpected {type(error).__name__}: {error} (a defect of Isomill; please report it with this shape)"
+        return reject(work, shape, key, reason, store)
+    entry = store.put(work.stage, key, files.encode_product(product, work.format), files.EXTENSIONS[work.format])
+    return accepted_row(shape, entry, product.figures, product.status)
+
+
+def accepted_row(shape: str, entry: Entry, figures: dict, status: str) -> ledger.Row:
+    return ledger.Row(shape, status, entry.key, entry.file, entry.digest, entry.size, figures=figures)
+
+
+def reject(
+    work: Work, shape: str, key: str, reason: str, store: Store, limits: Limits | None = None
+) -> ledger.Row:
+    """Write a rejection into the store, so that the shape is not tried again until code or settings change.
+
+    limits: given when the shape ran into one of them; a later run with wider ones tries again.
+    """
+    row = {"reason": reason, "limits": [limits.seconds, limits.memory_mb] if limits else None}
+    content = files.encode_product(_Json({"reason": reason}, row), "json")
+    store.put(work.stage, key, content, REJECTED)
+    return ledger.Row(shape, REJECTED, key, reason=reason, stage=work.instance)
+
+
+@dataclass(frozen=True)
+class _Json:
+    value: Any
+    figures: dict[str, Any]
+    status: str = REJECTED
+
+
+def stored_row(work: Work, shape: str, key: str, store: Store, limits: Limits) -> ledger.Row | None:
+    """The row of a shape whose product, or rejection, is in the store; None if it must be made."""
+    entry = store.have(work.stage, key)
+    if entry is None:
+        return None
+    try:
+        content = store.get(entry.file)
+    except Damaged as problem:
+        LOG.warning("%s: %s; it is made again", shape, problem)
+        store.discard(entry)
+        return None
+    if entry.extension == REJECTED:
+        figures, _ = files.figures_of(content, "json")
+        reached = figures["limits"]
+        if reached and (limits.seconds > reached[0] or limits.memory_mb > reached[1]):
+            store.discard(entry)
+            return None
+        return ledger.Row(shape, REJECTED, key, reason=figures["reason"], stage=work.instance)
+    figures, status = files.figures_of(content, work.format)
+    return accepted_row(shape, entry, figures, status)
+
+
+def read_value(row: ledger.Row, path: str, store: Store):
+    """The value of a stored product, made again from its recorded inputs if its file is missing or damaged.
+
+    path: the ledger the row stands in. Raises Damaged where it cannot be made again with the recorded digest.
+    """
+    try:
+        content = store.get(row.file)
+    except Damaged as problem:
+        LOG.warning("%s: %s; it is made again from its inputs", row.shape, problem)
+        content = _remade(row, path, store)
+    return files.decode_product(content, _format(row))
+
+
+def _format(row: ledger.Row) -> str:
+    extension = row.file.rsplit(".", 1)[1]
+    if extension != "safetensors":
+        return extension
+    return "mesh" if row.file.split("/")[0] in ("extract_meshes", "make_watertight") else "arrays"
+
+
+def _remade(row: ledger.Row, path: str, store: Store) -> bytes:
+    header = ledger.read(Path(path)).header
+    if not header.get("remake", False):
+        raise Damaged(f"{row.file} cannot be made again here; run `isomill store repair` and the same command again")
+    work = read_work(Path(header["settings"]))
+    if work.stage == "extract_meshes":
+        values = source_values(find_member(header["inputs"]["members"], row.shape))
+    else:
+        values = input_values(row.shape, header["inputs"], store)
+    made = make_row(work, row.shape, row.key, values, store)
+    if made.digest != row.digest:
+        raise Damaged(
+            f"{row.shape}: {row.file} was made again but came out different (other code or libraries than then); "
+            f"run `isomill store repair` and the same command again"
+        )
+    LOG.warning("%s: %s is whole again", row.shape, row.file)
+    return store.get(made.file)
+
+
+def input_values(shape: str, inputs: Mapping[str, list[str]], store: Store) -> dict[str, Any]:
+    """Argument name → value of one shape's inputs, from the ledgers that hold its rows."""
+    values = {}
+    for argument, paths in inputs.items():
+        for path in paths:
+            row = ledger.read(Path(path)).rows.get(shape)
+            if row is not None:
+                values[argument] = read_value(row, path, store).value
+    return values
+
+
+def find_member(paths: list[str], shape: str) -> dict[str, Any]:
+    """The line of a member file that says where a shape's raw file is."""
+    for path in paths:
+        for member in files.read_lines(Path(path)):
+            if member["shape"] == shape:
+                return member
+    raise Damaged(f"{shape} is not in {', '.join(paths)} any more")
+
+
+def source_values(member: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `extract_meshes` for one shape. Raises Rejected where its file cannot be read."""
+    from pipeline.arrays import Rejected
+    from pipeline.sources.catalogue import read_raw
+
+    if member["reason"]:
+        raise Rejected(member["reason"])
+    raw = read_raw(member["location"])
+    return {"content": raw.content, "name": raw.name, "companions": raw.companions}

@@ -1,0 +1,99 @@
+"""Raw meshes that are solids already: kept as they are, oriented, with nested and overlapping parts made one solid."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.arrays import Mesh, Rejected
+from pipeline.geometry.clean import flipped, with_agreeing_windings, with_split_vertices, without_unused_vertices
+from pipeline.geometry.closest import Scene
+from pipeline.geometry.quality import edge_counts, face_components, self_intersections, volume
+
+
+def solid(mesh: Mesh) -> Mesh:
+    """The solid that a closed mesh bounds, its surface unchanged where it is seen.
+
+    mesh: vertices merged, without degenerate or duplicate faces. Windings are made to agree and to point outward.
+    Parts that do not touch are judged by nesting: a part inside another and wound inward is a cavity and stays, one
+    wound outward is inside solid matter and goes. Closed parts that cross are united exactly (manifold3d). Raises
+    Rejected for everything else: open or non-manifold edges, a part that crosses itself, an inverted part inside
+    others that cross.
+    """
+    counts = edge_counts(mesh)
+    if counts["boundary"] or counts["nonmanifold"]:
+        raise Rejected(f"open edges: {counts['boundary']}, edges of more than two faces: {counts['nonmanifold']}")
+    mesh = with_split_vertices(with_agreeing_windings(mesh))
+    if edge_counts(mesh)["misoriented"]:
+        raise Rejected("its faces cannot be oriented")
+    parts = split(mesh)
+    if not self_intersections(mesh):
+        return nested(parts)
+    if any(self_intersections(part) for part in parts):
+        raise Rejected("a part crosses itself")
+    return united(parts)
+
+
+def split(mesh: Mesh) -> list[Mesh]:
+    """The connected components as meshes of their own."""
+    of_face = face_components(mesh)
+    order = np.argsort(of_face, kind="stable")
+    groups = np.split(order, np.cumsum(np.bincount(of_face))[:-1])
+    return [without_unused_vertices(Mesh(mesh.vertices, mesh.faces[group])) for group in groups]
+
+
+def nested(parts: list[Mesh]) -> Mesh:
+    """Disjoint closed parts as one solid: those that separate solid matter from void, the outermost turned outward."""
+    holds = containment(parts)  # [i, j]: part i holds part j
+    outermost = ~holds.any(axis=0)
+    volumes = np.array([volume(part) for part in parts])
+    parts = [flipped(p) if out and v < 0 else p for p, out, v in zip(parts, outermost, volumes, strict=True)]
+    signs = np.where(outermost, 1, np.sign(volumes)).astype(int)
+    around = signs @ holds  # how often the matter just outside each part is covered
+    borders = np.minimum(around, around + signs) == 0
+    return joined([part for part, stays in zip(parts, borders, strict=True) if stays])
+
+
+def united(parts: list[Mesh]) -> Mesh:
+    """The union of closed parts that may cross."""
+    from manifold3d import Error, Manifold, Mesh64, OpType
+
+    solids = []
+    for part, inside in zip(parts, _box_holds(parts).any(axis=0), strict=True):
+        if volume(part) < 0 and inside:
+            raise Rejected("parts cross, and one of them may be a cavity")
+        part = flipped(part) if volume(part) < 0 else part
+        solids.append(Manifold(Mesh64(part.vertices, part.faces.astype(np.uint64))))
+        if solids[-1].status() != Error.NoError or solids[-1].is_empty():
+            raise Rejected(f"a part is not manifold ({solids[-1].status()})")
+    union = Manifold.batch_boolean(solids, OpType.Add).to_mesh64()
+    if len(union.tri_verts) == 0:
+        raise Rejected("the union of its parts is empty")
+    return Mesh(union.vert_properties[:, :3], union.tri_verts)
+
+
+def containment(parts: list[Mesh]) -> np.ndarray:
+    """Whether part i holds part j, (p, p) bool, for closed parts that do not cross."""
+    holds = _box_holds(parts)
+    for i in np.flatnonzero(holds.any(axis=1)):
+        scene = Scene(parts[i])
+        for j in np.flatnonzero(holds[i]):
+            # Parts may touch: the vertex farthest from the other part tells on which side this one lies.
+            vertices = parts[j].vertices
+            farthest = vertices[scene.distance(vertices).argmax()]
+            holds[i, j] = scene.occupancy(farthest[None])[0]
+    return holds
+
+
+def joined(parts: list[Mesh]) -> Mesh:
+    """Several meshes side by side in one."""
+    starts = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
+    faces = [part.faces + start for part, start in zip(parts, starts, strict=True)]
+    return Mesh(np.concatenate([part.vertices for part in parts]), np.concatenate(faces))
+
+
+def _box_holds(parts: list[Mesh]) -> np.ndarray:
+    """Whether the box of part i holds that of part j, (p, p) bool; no part holds itself."""
+    low, high = np.stack([part.bounds for part in parts], axis=1)  # (p, 3) each
+    holds = (low[:, None] <= low).all(axis=2) & (high[:, None] >= high).all(axis=2)
+    np.fill_diagonal(holds, False)
+    return holds

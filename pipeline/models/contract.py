@@ -1,0 +1,109 @@
+"""What every model offers to training and reconstruction, so that neither asks which model it has.
+
+Letters: B shapes, N queries per shape, S training shapes. All coordinates here are canonical; a model that works in
+another frame converts inside its own file.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.arrays import Mesh
+from pipeline.models import registry
+from pipeline.models.declaration import Declaration
+from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from pipeline.training.data import ResidentData
+
+ShapeArrays = Mapping[str, np.ndarray]
+
+
+class Model(nn.Module, ABC):
+    """A model of shapes.
+
+    declaration: the facts the workflow knows about it. network: the bare network with the original's tensor names, in
+    the original's frame: network(queries (B, N, 3), observation) gives its raw outputs (B, N). epoch: passes over the
+    training shapes, counted from 1; the loop sets it before every step.
+    """
+
+    declaration: Declaration
+    network: nn.Module
+    epoch: int = 1
+
+    @property
+    def level(self) -> float:
+        """Where the surface lies: a probability for both occupancies, a canonical distance for signed distances."""
+        return 0.0 if self.declaration.quantity == "signed_distance" else 0.5
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; the CPU for a model without any."""
+        tensors = (*self.parameters(), *self.buffers())
+        return tensors[0].device if tensors else torch.device("cpu")
+
+    def prepare(self, arrays: ShapeArrays) -> dict[str, np.ndarray]:
+        """What training keeps of one shape's arrays. Raises Rejected where the shape cannot be trained on."""
+        return dict(arrays)
+
+    @abstractmethod
+    def observe(self, arrays: ShapeArrays, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """What the model sees of one shape at inference."""
+
+    def draw(self, data: ResidentData, shapes: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """A training batch of the shapes (B,) of `data`, on the device of the generator."""
+        raise NotImplementedError(f"{type(self).__name__} is not trained by gradient steps")
+
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """ "loss" is what is minimised; the other entries are parts of it worth logging."""
+        raise NotImplementedError(f"{type(self).__name__} is not trained by gradient steps")
+
+    def parameter_groups(self, learning_rate: float) -> list[dict]:
+        """Parameters with their learning rates, in the form optimisers take."""
+        return [{"params": list(self.parameters()), "lr": learning_rate}]
+
+    def fit(self, data: ResidentData) -> None:
+        """Set the model's state directly from the training shapes."""
+        raise NotImplementedError(f"{type(self).__name__} is not fitted directly")
+
+    @abstractmethod
+    def encode(self, observations: dict[str, Tensor], seeds: Sequence[int]) -> dict[str, Tensor]:
+        """Codes of B shapes from their stacked observations, every entry with leading B.
+
+        One seed per shape; a shape's code does not depend on the others of the batch, beyond rounding.
+        """
+
+    def field(self, code: dict[str, Tensor], queries: Tensor) -> Tensor:
+        """The declared quantity at queries (B, N, 3), as (B, N)."""
+        raise NotImplementedError(f"{type(self).__name__} has no field; it gives meshes by surface()")
+
+    def surface(self, code: dict[str, Tensor]) -> list[Mesh]:
+        """One mesh per shape, faces outward."""
+        raise NotImplementedError(f"{type(self).__name__} gives no meshes of its own; extract them from field()")
+
+
+def build_model(name: str, settings: Settings, inference: Settings, train_shapes: int, seed: int) -> Model:
+    """A model with seeded initial weights. `settings`, `inference`: instances of its two settings classes."""
+    with seeded_init(seed):
+        return registry.load(name).build(settings, inference, train_shapes)
+
+
+@contextmanager
+def seeded_init(seed: int) -> Iterator[None]:
+    """Initial weights drawn inside depend on the seed alone, and the global stream is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def stack_observations(observations: Sequence[Mapping[str, np.ndarray]], device: torch.device) -> dict[str, Tensor]:
+    """Observations of several shapes as tensors with leading B."""
+    keys = observations[0].keys() if observations else ()
+    return {key: torch.from_numpy(np.stack([one[key] for one in observations])).to(device) for key in keys}

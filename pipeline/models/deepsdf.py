@@ -1,0 +1,320 @@
+"""DeepSDF: a code per shape and a shared decoder of signed distance; the code of a new shape is found by optimisation.
+
+Park, Florence, Straub, Newcombe, Lovegrove: DeepSDF, CVPR 2019, arXiv 1901.05103; numbers as in the released code.
+
+Deviations:
+- The original scales each shape by its farthest vertex (to radius 1 / 1.03), which cannot be known from distance
+  samples. Here canonical coordinates and distances are multiplied by one factor, SCALE, that brings the canonical
+  cube's corners to that radius: every shape fits, and most fill less of the sphere.
+- Distances are exact and no sample is dropped. Training draws from all boundary samples and so many of the volume's
+  that these are `volume_share`. A shape whose samples have one sign only gives all its draws from that sign.
+- Windows of samples wrap around at the end, where the original fails on few samples. Everything is seeded.
+- The last layer starts within half the clamp, which changes decoders narrower than the released ones only.
+- Dropout of the code, off in every released setting, is left out.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from pipeline.models.declaration import Declaration
+from pipeline.settings import Settings
+
+
+class ModelSettings(Settings):
+    """Decoder, codes, loss and training batch. The defaults are the released ones (1,843,195 in the decoder)."""
+
+    dims: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (512,) * 8
+    """Widths of the hidden layers."""
+
+    code: PositiveInt = 256
+    """Length of a shape's code."""
+
+    latent_in: tuple[PositiveInt, ...] = (4,)
+    """Layers, counted from 0, that see code and coordinates again beside the features."""
+
+    xyz_in_all: bool = False
+    """Every layer but the first sees the coordinates again."""
+
+    normalisation: Literal["weight", "layer", "none"] = "weight"
+    """Of all hidden layers: weight normalisation, layer normalisation of their outputs, or none."""
+
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Probability of dropping an output of a hidden layer in training."""
+
+    use_tanh: bool = False
+    """A second tanh on the output, which always passes one."""
+
+    clamp: PositiveFloat = 0.1
+    """Distances are compared after clamping to plus or minus this, in the network's frame (canonical times 1.12)."""
+
+    code_regularisation: NonNegativeFloat = 1e-4
+    """Weight of the mean norm of the codes in the loss."""
+
+    code_ramp: NonNegativeInt = 100
+    """Passes over the training shapes until that weight is full; it grows linearly from the first."""
+
+    code_bound: PositiveFloat = 1.0
+    """Largest norm of a training code."""
+
+    code_init_std: PositiveFloat = 1.0
+    """Training codes start at N(0, (this / sqrt(code))^2)."""
+
+    code_learning_rate_scale: PositiveFloat = 2.0
+    """Learning rate of the codes over that of the decoder."""
+
+    samples: PositiveInt = 16384
+    """Samples per shape in a training step, half of them inside."""
+
+    volume_share: Annotated[float, Field(ge=0, lt=1)] = 0.06
+    """Share of the samples that are uniform in the volume, the rest being near the surface."""
+
+    @model_validator(mode="after")
+    def _skips_fit(self) -> Self:
+        widths = (self.code + 3, *self.dims, 1)
+        for layer in self.latent_in:
+            if layer > len(self.dims) or widths[layer] <= widths[0]:
+                raise ValueError(f"latent_in: layer {layer} needs an input wider than code + 3 = {widths[0]}")
+        return self
+
+
+class InferenceSettings(Settings):
+    """Optimisation of the code of an unseen shape, decoder fixed."""
+
+    iterations: PositiveInt = 800
+    """Steps of Adam; the learning rate falls to a tenth at half of them."""
+
+    learning_rate: PositiveFloat = 5e-3
+    """Of the first half."""
+
+    samples: PositiveInt = 8000
+    """Samples per shape and step, half of them inside."""
+
+    init_std: NonNegativeFloat = 0.01
+    """The code starts at N(0, this^2)."""
+
+    code_regularisation: NonNegativeFloat = 1e-4
+    """Weight of the mean square of the code's entries."""
+
+
+DECLARATION = Declaration(
+    trains="gradient",
+    observes="sdf_samples",
+    quantity="signed_distance",
+    training_stages=("sample_boundary", "sample_volume", "compute_sdf"),
+    observation_stages=("sample_boundary", "sample_volume", "compute_sdf"),
+    validates=False,
+    papers=("Park et al., DeepSDF: Learning Continuous Signed Distance Functions for Shape Representation, CVPR 2019",),
+)
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.arrays import Rejected
+from pipeline.models.contract import Model, ShapeArrays
+from pipeline.models.layers import linear_of_parts
+from pipeline.training.data import ResidentData, gather_points, random_index
+
+# The canonical cube's corners lie at sqrt(3) / 2; DeepSDF puts the farthest point of a shape at 1 / 1.03.
+SCALE = 2 / math.sqrt(3) / 1.03
+
+
+class WeightNormLinear(nn.Module):
+    """A linear layer whose rows have a length weight_g (out, 1) and a direction weight_v (out, in)."""
+
+    def __init__(self, features_in: int, features_out: int) -> None:
+        super().__init__()
+        start = nn.Linear(features_in, features_out)
+        self.bias = start.bias
+        self.weight_g = nn.Parameter(start.weight.detach().norm(dim=1, keepdim=True))
+        self.weight_v = start.weight
+
+    @property
+    def weight(self) -> Tensor:
+        return self.weight_v * (self.weight_g / self.weight_v.norm(dim=1, keepdim=True))
+
+
+class Decoder(nn.Module):
+    """tanh-bounded signed distance (B, N) of points (B, N, 3) under codes (B, L), in DeepSDF's frame."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.layers = len(settings.dims) + 1
+        widths = (settings.code + 3, *settings.dims, 1)
+        for k in range(self.layers):
+            hidden = k < self.layers - 1
+            width = widths[k + 1]
+            if k + 1 in settings.latent_in:
+                width -= widths[0]  # room for what joins before the next layer
+            elif settings.xyz_in_all and hidden:
+                width -= 3
+            normed = hidden and settings.normalisation == "weight"
+            self.add_module(f"lin{k}", (WeightNormLinear if normed else nn.Linear)(widths[k], width))
+            if hidden and settings.normalisation == "layer":
+                self.add_module(f"bn{k}", nn.LayerNorm(width))  # the original's name; it is no batch normalisation
+
+    def forward(self, queries: Tensor, code: Tensor) -> Tensor:
+        given = (code[:, None], queries)
+        x = self._hidden(0, linear_of_parts(self.lin0, given))
+        for k in range(1, self.layers):
+            again = given if k in self.settings.latent_in else given[1:] if self.settings.xyz_in_all else ()
+            x = self._hidden(k, linear_of_parts(getattr(self, f"lin{k}"), (x, *again)))
+        x = torch.tanh(x) if self.settings.use_tanh else x
+        return torch.tanh(x).squeeze(-1)
+
+    def _hidden(self, k: int, x: Tensor) -> Tensor:
+        if k == self.layers - 1:
+            return x
+        if self.settings.normalisation == "layer":
+            x = getattr(self, f"bn{k}")(x)
+        return F.dropout(F.relu(x, inplace=True), self.settings.dropout, self.training)
+
+
+class DeepSdf(Model):
+    """Decoder and the codes of the training shapes."""
+
+    declaration = DECLARATION
+
+    def __init__(self, settings: ModelSettings, inference: InferenceSettings, train_shapes: int) -> None:
+        super().__init__()
+        self.settings, self.inference = settings, inference
+        self.network = Decoder(settings)
+        self._start_within_clamp()
+        self.codes = nn.Embedding(train_shapes, settings.code, max_norm=settings.code_bound)
+        nn.init.normal_(self.codes.weight, std=settings.code_init_std / math.sqrt(settings.code))
+
+    @torch.no_grad()
+    def _start_within_clamp(self) -> None:
+        """Outside the clamp there is no gradient, so a decoder that starts there never learns.
+
+        A released decoder starts within a third of it; of those with 32 hidden units every second one would not.
+        """
+        last = getattr(self.network, f"lin{self.network.layers - 1}")
+        shrink = min(1.0, self.settings.clamp / 2 * math.sqrt(last.in_features))
+        last.weight.mul_(shrink)
+        last.bias.mul_(shrink)
+
+    def prepare(self, arrays: ShapeArrays) -> dict[str, np.ndarray]:
+        """{"points": (n, 3), "sdf": (n,), "inside": ()}: the samples at or below zero first, `inside` of them.
+
+        Raises Rejected where a shape has no samples.
+        """
+        points, distances = self._samples(arrays)
+        if len(distances) == 0:
+            raise Rejected("the shape has no signed distance samples")
+        order = np.argsort(distances > 0, kind="stable")
+        inside = np.array(np.count_nonzero(distances <= 0), np.int64)
+        return {"points": points[order], "sdf": distances[order], "inside": inside}
+
+    def _samples(self, arrays: ShapeArrays) -> tuple[np.ndarray, np.ndarray]:
+        sets = sorted(key.removeprefix("sdf.") for key in arrays if key.startswith("sdf.boundary-"))
+        near = sum(len(arrays[f"sdf.{name}"]) for name in sets)
+        share = self.settings.volume_share
+        uniform = math.ceil(near * share / (1 - share)) if sets else None  # any prefix is a uniform sample too
+        points = [*(arrays[f"{name}.points"] for name in sets), arrays["volume.points"][:uniform]]
+        distances = [*(arrays[f"sdf.{name}"] for name in sets), arrays["sdf.volume"][:uniform]]
+        return np.concatenate(points, dtype=np.float32), np.concatenate(distances, dtype=np.float32)
+
+    def draw(self, data: ResidentData, shapes: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Points (B, N, 3) and distances (B, N), half of them inside, canonical; with the shapes' numbers."""
+        total = data["sdf"].shape[1]
+        inside = data["inside"].to(generator.device)[shapes]
+        below, start = _sides(inside, total)
+        half = self.settings.samples // 2
+        negative = random_index(generator, len(shapes), half, below)
+        positive = random_index(generator, len(shapes), self.settings.samples - half, total - start)
+        index = torch.cat([negative, start[:, None] + positive], dim=1)
+        points, distances = gather_points(data["points"], shapes, index), gather_points(data["sdf"], shapes, index)
+        return {"shapes": shapes, "points": points, "sdf": distances}
+
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Clamped L1 distance, and the codes' mean norm under its ramped weight."""
+        codes = self.codes(batch["shapes"])
+        data = self._clamped_l1(codes, batch["points"], batch["sdf"]).mean()
+        norm = codes.norm(dim=1).mean()
+        ramp = min(1.0, self.epoch / self.settings.code_ramp) if self.settings.code_ramp else 1.0
+        return {"loss": data + self.settings.code_regularisation * ramp * norm, "data": data, "code_norm": norm}
+
+    def _clamped_l1(self, codes: Tensor, points: Tensor, distances: Tensor) -> Tensor:
+        clamp = self.settings.clamp
+        predicted = self.network(points * SCALE, codes).clamp(-clamp, clamp)
+        return (predicted - (distances * SCALE).clamp(-clamp, clamp)).abs()
+
+    def parameter_groups(self, learning_rate: float) -> list[dict]:
+        """Decoder and codes, each with its own learning rate."""
+        codes = learning_rate * self.settings.code_learning_rate_scale
+        return [
+            {"params": list(self.network.parameters()), "lr": learning_rate},
+            {"params": list(self.codes.parameters()), "lr": codes},
+        ]
+
+    def observe(self, arrays: ShapeArrays, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """The samples as `prepare` gives them, shuffled among those of one sign."""
+        samples = self.prepare(arrays)
+        inside, total = int(samples["inside"]), len(samples["sdf"])
+        order = np.concatenate([rng.permutation(inside), inside + rng.permutation(total - inside)])
+        return {"points": samples["points"][order], "sdf": samples["sdf"][order], "inside": samples["inside"]}
+
+    def encode(self, observations: dict[str, Tensor], seeds: Sequence[int]) -> dict[str, Tensor]:
+        """{"code": (B, L)}: the codes that explain the observed samples best.
+
+        Each step looks at a window of the shuffled samples of either sign, at a place drawn from the shape's seed.
+        """
+        start, places = self._beginnings(seeds, observations["sdf"])
+        code = start.requires_grad_()
+        settings = self.inference
+        optimiser = torch.optim.Adam([code], lr=settings.learning_rate)
+        with torch.enable_grad():
+            for step in range(settings.iterations):
+                decay = 0.1 if 2 * step >= settings.iterations else 1.0
+                optimiser.param_groups[0]["lr"] = settings.learning_rate * decay
+                # Summed over shapes: Adam works entry by entry, so each code moves as if it were alone.
+                error = self._clamped_l1(code, *_window(observations, places[:, step], settings.samples)).mean(dim=1)
+                cost = error.sum() + settings.code_regularisation * code.square().mean(dim=1).sum()
+                (code.grad,) = torch.autograd.grad(cost, [code])
+                optimiser.step()
+        return {"code": code.detach()}
+
+    def _beginnings(self, seeds: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
+        """First codes (B, L) and the places of all windows (B, iterations, 2) in [0, 1), each from its own seed."""
+        codes, places = [], []
+        for seed in seeds:
+            generator = torch.Generator().manual_seed(seed)
+            codes.append(self.inference.init_std * torch.randn(self.settings.code, generator=generator))
+            places.append(torch.rand((self.inference.iterations, 2), generator=generator))
+        return torch.stack(codes).to(like.device), torch.stack(places).to(like.device)
+
+    def field(self, code: dict[str, Tensor], queries: Tensor) -> Tensor:
+        """Signed distance in canonical units, within plus or minus 1 / SCALE."""
+        return self.network(queries * SCALE, code["code"]) / SCALE
+
+
+def _sides(inside: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """Where the samples inside end and where those outside begin; both cover everything where one side is empty."""
+    return torch.where(inside > 0, inside, total), torch.where(inside < total, inside, 0)
+
+
+def _window(observations: dict[str, Tensor], places: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Points (B, count, 3) and distances (B, count) in a row from the places (B, 2) of either side, wrapping around."""
+    distances = observations["sdf"]
+    below, start = _sides(observations["inside"], distances.shape[1])
+    above = distances.shape[1] - start
+    steps = torch.arange(count, device=distances.device)
+    half = count // 2
+    negative = ((places[:, :1] * below[:, None]).long() + steps[:half]) % below[:, None]
+    positive = start[:, None] + ((places[:, 1:] * above[:, None]).long() + steps[half:]) % above[:, None]
+    index = torch.cat([negative, positive], dim=1)
+    shapes = torch.arange(len(index), device=index.device)
+    return gather_points(observations["points"], shapes, index), gather_points(distances, shapes, index)
+
+
+def build(settings: ModelSettings, inference: InferenceSettings, train_shapes: int) -> DeepSdf:
+    return DeepSdf(settings, inference, train_shapes)

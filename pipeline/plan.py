@@ -1,0 +1,327 @@
+"""The plan of a study: which stages run for which shards, where their files lie, what decides each of them.
+
+Its shape follows from the configuration alone, so the workflow always shows everything before anything is made.
+Pure and light: nothing is read or written here but the source code that the fingerprints cover.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+from pipeline import fingerprint, stages
+from pipeline.config import ROOT, ConfigError, Study
+from pipeline.settings import Settings
+from pipeline.sources.shapenet import archive_name
+from pipeline.sources.taxonomy import synset_of
+
+LOCK = ROOT / "envs" / "requirements.lock"
+EVALUATION_STAGES = ("scale_to_off", "sample_surface", "sample_volume")
+TRAINING_LIBRARIES = ("numpy", "torch", "lightning-fabric")
+PLAIN_MODULES = {
+    "make_demo_archive": ["pipeline.sources.demo"],
+    "download_source": ["pipeline.sources.download"],
+    "list_shapes": ["pipeline.sources.listing"],
+    "check_rejected": [],
+    "summarise": ["pipeline.evaluation.summary"],
+    "make_report": ["pipeline.report.page"],
+    "record_provenance": ["pipeline.report.provenance"],
+}
+GENERATION_LIBRARIES = ("numpy", "scipy", "scikit-image", "torch", "open3d-cpu")
+EVALUATION_LIBRARIES = ("numpy", "scipy", "open3d-cpu")
+
+
+@functools.cache
+def pinned_versions() -> dict[str, str]:
+    """Distribution → version of the lock file that both commands of the README install from."""
+    pins = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
+    return {name.lower().replace("_", "-"): version.split("+")[0] for name, version in pins}
+
+
+class Plan:
+    """Paths, instances and fingerprints of one study. All paths are relative to the working directory."""
+
+    def __init__(self, study: Study, experiments: tuple[Settings, ...]) -> None:
+        self.study = study
+        self.experiments = {e.name: e for e in experiments}
+        self.results = f"results/{study.dataset}"
+        self.source = self._source_settings()
+        self.listing = fingerprint.key_of("listing", self.source, self._shard_settings())[:12]
+        self.shards = self._shards()
+        self.test_shards = [str(k) for k in range(study.shards.test)]
+        self.instances = self._instances()
+
+    # --- source and shards
+
+    @property
+    def categories(self) -> list[str]:
+        """Folder names of the categories: synsets, or the names a directory's block gives."""
+        source = self.study.source
+        if source.kind == "demo":
+            return [synset_of(name) for name in self.study.demo.categories]
+        return list(source.categories or ("all",))
+
+    def _source_settings(self) -> dict[str, Any]:
+        source = self.study.source.model_dump(mode="json")
+        if self.study.source.kind == "demo":
+            source["demo"] = self.study.demo.model_dump(mode="json", exclude={"experiments"})
+        return source
+
+    def _shard_settings(self) -> dict[str, Any]:
+        return {"shards": {c: self.shard_count(c) for c in self.categories}, "test_shards": self.study.shards.test}
+
+    def shard_count(self, category: str) -> int:
+        counts = {row.category: row.shards for row in self.study.shards.categories}
+        return counts.get(category, self.study.shards.per_category)
+
+    def _shards(self) -> list[tuple[str, str]]:
+        return [(c, str(k)) for c in self.categories for k in range(self.shard_count(c))]
+
+    @property
+    def archives(self) -> list[str]:
+        """Names of the archives that `download_source` fetches; none where the user brings the shapes."""
+        if self.study.source.kind == "demo":
+            return self.categories
+        source = self.study.source
+        return [
+            archive_name(row.category, source.version).removesuffix(".zip") for row in getattr(source, "archives", ())
+        ]
+
+    # --- instances
+
+    def _instances(self) -> list[str]:
+        """All data stages that some experiment or the evaluation needs, in the order of the data's path."""
+        wanted = {f"{name}" for name in EVALUATION_STAGES}
+        for experiment in self.experiments.values():
+            wanted.update(self.training_instances(experiment.name))
+            wanted.update(self.observation_instances(experiment.name))
+        return self.with_upstream(sorted(wanted))
+
+    @property
+    def evaluation_instances(self) -> list[str]:
+        """Data stages that the evaluation reads."""
+        return list(EVALUATION_STAGES)
+
+    def upstream(self, instance: str) -> dict[str, str]:
+        """Argument name → instance that a data stage reads."""
+        return stages.upstream(instance, self.stage_settings(instance))
+
+    def with_upstream(self, instances: list[str]) -> list[str]:
+        """Instances and everything they stand on, in the order of the data's path."""
+        complete, waiting = set(instances), list(instances)
+        while waiting:
+            found = [i for i in self.upstream(waiting.pop()).values() if i not in complete]
+            complete.update(found)
+            waiting += found
+        order = list(stages.STAGES)
+        return sorted(complete, key=lambda i: (order.index(i.split("/")[0]), i))
+
+    def _expand(self, names: tuple[str, ...]) -> list[str]:
+        """Instances of stage names: every sigma, every resolution; signed distances bring their points."""
+        found: list[str] = []
+        for name in names:
+            if name == "sample_boundary":
+                found += [f"{name}/{sigma:g}" for sigma in self.study.stages.sample_boundary.sigmas]
+            elif name == "voxelize":
+                found += [f"{name}/{resolution}" for resolution in self.study.stages.voxelize.resolutions]
+            elif name == "compute_sdf":
+                found += [stages.point_set_instance(s) for s in self.stage_settings(name)["of"]] + [name]
+            else:
+                found.append(name)
+        return found
+
+    def training_instances(self, experiment: str) -> list[str]:
+        """Data stages whose arrays the training of an experiment reads."""
+        return self._expand(self.declaration(experiment).training_stages)
+
+    def observation_instances(self, experiment: str) -> list[str]:
+        """Data stages whose arrays its inference reads."""
+        return self._expand(self.declaration(experiment).observation_stages)
+
+    def declaration(self, experiment: str):
+        from pipeline.models import registry
+
+        return registry.head(self.experiments[experiment].method).DECLARATION
+
+    @property
+    def trained(self) -> list[str]:
+        """Experiments with something to train."""
+        return [name for name in self.experiments if self.declaration(name).trains != "nothing"]
+
+    # --- settings and fingerprints
+
+    def stage_settings(self, instance: str) -> dict[str, Any]:
+        """The slice of the configuration that one instance reads."""
+        stage, _, variant = instance.partition("/")
+        block = getattr(self.study.stages, stage).model_dump(mode="json")
+        if stage == "sample_boundary":
+            block["sigma"] = float(variant)
+            del block["sigmas"]
+        elif stage == "voxelize":
+            block = {"resolution": int(variant)}
+        elif stage == "compute_sdf" and block["of"] is None:
+            sigmas = self.study.stages.sample_boundary.sigmas
+            block["of"] = ["volume", *(f"boundary-{sigma:g}" for sigma in sigmas)]
+        return block
+
+    def work(self, name: str) -> dict[str, Any]:
+        """Everything that decides one stage's result, as it is written beside the results for its jobs.
+
+        name: an instance, "list_shapes", or "train_model/<experiment>", "generate_meshes/<experiment>",
+        "evaluate_meshes".
+        """
+        stage, _, variant = name.partition("/")
+        if stage in stages.STAGES:
+            return self._data_work(name)
+        if stage in self._plain_settings():
+            record = self._record(name, PLAIN_MODULES[stage], self._plain_settings()[stage], ())
+            return {**record, "layout": self.layout()} if stage in ("make_report", "record_provenance") else record
+        if stage == "evaluate_meshes":
+            return self._evaluation_work()
+        return self._experiment_work(stage, variant)
+
+    def _plain_settings(self) -> dict[str, Any]:
+        """Settings of the stages that make no product per shape."""
+        return {
+            "make_demo_archive": self.source,
+            "download_source": self._downloads(),
+            "list_shapes": {"source": self.source, **self._shard_settings()},
+            "check_rejected": {"max_rejected": self.study.max_rejected},
+            "summarise": {"evaluation": self.study.evaluation.model_dump(mode="json")},
+            "make_report": self.everything(),
+            "record_provenance": self.everything(),
+        }
+
+    def _downloads(self) -> dict[str, Any]:
+        """Addresses by archive name, and the folder below `download.folder` that keeps them."""
+        source = self.study.source
+        if source.kind == "demo":
+            return {"folder": f"demo-{fingerprint.key_of(self.source['demo'])[:12]}", "archives": {}}
+        rows = {name: row.model_dump() for name, row in zip(self.archives, getattr(source, "archives", ()), strict=True)}
+        return {"folder": f"ShapeNetCore.{getattr(source, 'version', '')}", "archives": rows}
+
+    def layout(self) -> dict[str, Any]:
+        """Which files the study consists of, for the report and the provenance."""
+        return {
+            "instances": self.instances,
+            "experiments": list(self.experiments),
+            "trained": self.trained,
+            "shards": self.shards,
+            "test_shards": self.test_shards,
+            "catalogue": self.catalogue,
+            "archives": self.archives,
+        }
+
+    def everything(self) -> dict[str, Any]:
+        """The whole configuration as it is used: defaults filled in, presets applied."""
+        study = self.study.model_dump(mode="json", exclude={"experiments", "demo"})
+        if self.study.source.kind == "demo":
+            study["demo"] = self.source["demo"]
+        return {**study, "experiments": [e.model_dump(mode="json") for e in self.experiments.values()]}
+
+    def _data_work(self, instance: str) -> dict[str, Any]:
+        stage = stages.stage_of(instance)
+        settings = self.stage_settings(instance)
+        inputs = {"members": "list_shapes"} if stage.name == "extract_meshes" else self.upstream(instance)
+        settings.pop("of", None)  # which point sets there are shows in the inputs
+        record = self._record(instance, [stage.module], settings, stage.libraries, random=stage.random)
+        return {**record, "module": stage.module, "function": stage.function, "settings_class": stage.settings,
+                "format": stage.format, "upstream": list(inputs)}
+
+    def _evaluation_work(self) -> dict[str, Any]:
+        settings = self.study.evaluation.model_dump(mode="json")
+        record = self._record(
+            "evaluate_meshes", ["pipeline.evaluation.shape"], settings, EVALUATION_LIBRARIES, random=True
+        )
+        return {**record, "module": "pipeline.evaluation.shape", "function": "evaluate_mesh",
+                "settings_class": "EvaluationSettings", "format": "json", "reads": self.evaluation_instances}
+
+    def _experiment_work(self, stage: str, name: str) -> dict[str, Any]:
+        block = self.experiments[name].model_dump(mode="json")
+        model = f"pipeline.models.{block['method']}"
+        if stage == "train_model":
+            settings = {part: block[part] for part in ("method", "model", "training")}
+            record = self._record(name, ["pipeline.training.loop", model], settings, TRAINING_LIBRARIES, True, stage)
+            return {**record, "reads": self.training_instances(name)}
+        settings = {part: block[part] for part in ("method", "model", "inference", "extraction")}
+        modules = ["pipeline.reconstruction.shapes", model]
+        record = self._record(name, modules, settings, GENERATION_LIBRARIES, True, stage)
+        return {**record, "module": "pipeline.reconstruction.shapes", "function": "reconstruct_alone",
+                "settings_class": "GenerationSettings", "format": "off", "reads": self.observation_instances(name)}
+
+    def _record(
+        self, name: str, modules: list[str], settings: dict, libraries: tuple, random: bool = False, stage: str = ""
+    ) -> dict[str, Any]:
+        """stage: given for experiments, whose name is in no fingerprint: renaming one computes nothing."""
+        pins = {library: self._pin(library) for library in libraries}
+        # The root seed decides random stages only, through the key of a shape.
+        key = fingerprint.fingerprint(stage or name, settings, modules, pins)
+        return {"instance": f"{stage}/{name}" if stage else name, "stream": stage or name, "fingerprint": key,
+                "settings": settings,
+                "libraries": pins, "random": random, "seed": self.study.seed,
+                "code": fingerprint.code_digest(tuple(sorted(modules)))}
+
+    @staticmethod
+    def _pin(library: str) -> str:
+        try:
+            return pinned_versions()[library]
+        except KeyError:
+            raise ConfigError(f"{LOCK.name} does not pin {library}, which decides results") from None
+
+    @functools.cache  # noqa: B019 - one plan lives as long as the process
+    def fingerprint(self, name: str) -> str:
+        """The digest of `work(name)` that Snakemake sees as the rule's only parameter."""
+        work = self.work(name)
+        seed = self.study.seed if work["random"] else None
+        return fingerprint.key_of("params", work["fingerprint"], seed)
+
+    # --- files
+
+    def members(self, category: str, shard: str) -> str:
+        return f"{self.results}/shapes/{self.listing}/members/{category}/{shard}.jsonl"
+
+    def test_members(self, shard: str) -> str:
+        return f"{self.results}/shapes/{self.listing}/test/{shard}.jsonl"
+
+    @property
+    def catalogue(self) -> str:
+        return f"{self.results}/shapes/{self.listing}/catalogue.csv"
+
+    def ledger(self, instance: str, category: str, shard: str) -> str:
+        return f"{self.results}/data/{instance}/{category}/{shard}.jsonl"
+
+    def ledgers(self, instance: str) -> list[str]:
+        """The ledgers of all shards of an instance."""
+        return [self.ledger(instance, category, shard) for category, shard in self.shards]
+
+    def check(self, instance: str) -> str:
+        return f"{self.results}/checks/{instance}.json"
+
+    def settings_file(self, name: str) -> str:
+        return f"{self.results}/settings/{self.fingerprint(name)}.json"
+
+    def works(self) -> list[str]:
+        """Names of all stages of the study, for `work` and `fingerprint`."""
+        made = ["make_demo_archive"] if self.study.source.kind == "demo" else []
+        return [
+            *made,
+            *(name for name in PLAIN_MODULES if name != "make_demo_archive"),
+            *self.instances,
+            *(f"train_model/{name}" for name in self.trained),
+            *(f"generate_meshes/{name}" for name in self.experiments),
+            "evaluate_meshes",
+        ]
+
+    def runtime(self) -> dict[str, Any]:
+        """What jobs must know that decides no result."""
+        return {
+            "dataset": self.study.dataset,
+            "results": self.results,
+            "store": self.study.store.model_dump(mode="json"),
+            "limits": {"seconds": self.study.limits.seconds, "memory_mb": self.study.limits.memory_mb},
+            "max_rejected": self.study.max_rejected,
+            "download": self.study.download.model_dump(mode="json"),
+            "experiments": {name: e.runtime.model_dump(mode="json") for name, e in self.experiments.items()},
+        }

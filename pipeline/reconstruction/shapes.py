@@ -1,0 +1,86 @@
+"""From observations to meshes, whatever the model: observe, encode, then its own surface or its field's level set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.settings import Settings
+
+
+class GenerationSettings(Settings):
+    """The parts of an experiment's block that decide its meshes, besides the trained weights."""
+
+    method: str
+    """File of the model."""
+
+    model: dict[str, Any]
+    """Its settings."""
+
+    inference: dict[str, Any]
+    """How it encodes."""
+
+    extraction: dict[str, Any]
+    """How a mesh is taken from its field."""
+
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pipeline.arrays import Product, Rejected
+from pipeline.models import registry
+from pipeline.reconstruction.extract import ExtractionSettings, extract
+from pipeline.stages import shape_arrays
+
+Products = Mapping[str, Mapping[str, np.ndarray]]
+
+
+def build(settings: GenerationSettings, train_shapes: int):
+    """The model of an experiment, without trained weights."""
+    module = registry.load(settings.method)
+    return module.build(
+        module.ModelSettings(**settings.model), module.InferenceSettings(**settings.inference), train_shapes
+    )
+
+
+def reconstruct_alone(products: Products, settings: GenerationSettings, rng: np.random.Generator) -> Product:
+    """The mesh of one shape by a model with nothing to train.
+
+    products: instance → arrays of the shape. Raises Rejected where there is no surface.
+    """
+    model = build(settings, 0)
+    seed = int(rng.integers(2**63))
+    outcome = reconstruct(model, [model.observe(shape_arrays(products), rng)], [seed], settings)[0]
+    if isinstance(outcome, Rejected):
+        raise outcome
+    return outcome
+
+
+def reconstruct(
+    model, observations: Sequence[Mapping[str, np.ndarray]], seeds: Sequence[int], settings: GenerationSettings
+) -> list[Product | Rejected]:
+    """The meshes of several shapes together, in order; where there is none, the Rejected that says why."""
+    import torch
+
+    from pipeline.models.contract import stack_observations
+
+    extraction = ExtractionSettings(**settings.extraction)
+    code = model.encode(stack_observations(observations, model.device), seeds)
+    if model.declaration.quantity == "surface":
+        return [_checked(mesh) for mesh in model.surface(code)]
+    level = model.level if extraction.level is None else extraction.level
+
+    def field(shapes: np.ndarray, queries: np.ndarray) -> np.ndarray:
+        chosen = torch.from_numpy(shapes).to(model.device)
+        rows = {name: part.index_select(0, chosen) for name, part in code.items()}
+        with torch.inference_mode():
+            return model.field(rows, torch.from_numpy(queries).to(model.device)).float().cpu().numpy()
+
+    extraction = extraction.model_copy(update={"level": level})
+    return extract(field, len(observations), model.declaration.quantity, extraction)
+
+
+def _checked(mesh) -> Product | Rejected:
+    if len(mesh.faces) == 0:
+        return Rejected("the reconstruction has no faces")
+    return Product(mesh, {"faces": len(mesh.faces)})

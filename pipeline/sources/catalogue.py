@@ -1,0 +1,183 @@
+"""Which shapes a source holds, where the bytes of each are, and how they are read.
+
+Listing happens in the workflow's main process, so nothing here loads numpy.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.settings import canonical_json
+from pipeline.sources.archives import MemberError, ReadLimits, read_member
+from pipeline.sources.errors import SourceError
+from pipeline.sources.splits import SplitSettings, assign_split, read_split_lists
+
+COLUMNS = ("category", "id", "split", "location", "reason")
+# Errors that belong to one file; others (EIO, ESTALE, EMFILE, ...) to the disk or the machine.
+OF_THE_FILE = (
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENXIO),
+    *(errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
+)
+
+Report = Callable[[str], None]
+
+
+def silent(message: str) -> None:
+    """The report of somebody who does not want one."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One shape of a source.
+
+    location: JSON; {} where there is nothing to read, else
+        {"kind": "file", "path", "bytes", "mtime_ns"} and, for glTF, "companions": rows of {"name", "path", ...}, or
+        {"kind": "zip", "archive", "member", "bytes", "packed", "crc", "offset", "method"}.
+    reason: why the shape is refused without being read, or None.
+    """
+
+    category: str
+    id: str
+    split: str
+    location: dict[str, Any]
+    reason: str | None = None
+
+
+class Found(NamedTuple):
+    """A shape before its split is known."""
+
+    category: str
+    id: str
+    location: dict[str, Any]
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A raw file as bytes. companions: URI as the file writes it → bytes of the buffer it names."""
+
+    content: bytes
+    name: str
+    companions: dict[str, bytes] = field(default_factory=dict)
+
+
+def entries_of(found: Iterable[Found], settings: SplitSettings, report: Report) -> list[Entry]:
+    """Give every shape its split; sorted by category and id. Shapes in no list are left out, and counted."""
+    lists = read_split_lists(settings)
+    entries, left_out = [], []
+    for shape in _distinct(found):
+        split = assign_split(shape.category, shape.id, settings, lists)
+        if split is None:
+            left_out.append(f"{shape.category}/{shape.id}")
+        else:
+            entries.append(Entry(shape.category, shape.id, split, shape.location, shape.reason))
+    if left_out:
+        report(f"{len(left_out):,} shapes are in no split list and are left out, for example {left_out[0]}")
+    listed = {(entry.category, entry.id) for entry in entries} | {("", entry.id) for entry in entries}
+    categories = {entry.category for entry in entries} | {""}
+    absent = sorted(key for key in lists or () if key not in listed and key[0] in categories)
+    if absent:
+        example = "/".join(filter(None, absent[0]))
+        report(f"{len(absent):,} ids of the split lists are not in the source, for example {example}")
+    return entries
+
+
+def write_catalogue(entries: Iterable[Entry]) -> str:
+    """The catalogue as CSV text, one line per shape; everything is quoted, so that ids keep their zeros and breaks."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for entry in sorted(entries, key=lambda entry: (entry.category, entry.id)):
+        writer.writerow((entry.category, entry.id, entry.split, canonical_json(entry.location), entry.reason or ""))
+    return stream.getvalue()
+
+
+def read_catalogue(text: str) -> list[Entry]:
+    """The entries that `write_catalogue` wrote. Raises ValueError where the text is not a catalogue."""
+    rows = csv.reader(io.StringIO(text, newline=""))
+    header = tuple(next(rows, ()))
+    if header != COLUMNS:
+        raise ValueError(
+            f"a catalogue has the columns {', '.join(COLUMNS)}; received {', '.join(header) or 'no header'}"
+        )
+    return [
+        Entry(category, shape, split, json.loads(place), reason or None)
+        for category, shape, split, place, reason in rows
+    ]
+
+
+def read_raw(location: Mapping[str, Any], root: str | Path = "", limits: ReadLimits | None = None) -> RawFile:
+    """The bytes that a location names; relative paths are taken from `root` (by default the working directory).
+
+    Raises pipeline.arrays.Rejected where this shape's file cannot be used: gone, unreadable, too large, not a regular
+    file, damaged in its archive. Raises OSError or SourceError for what is no fault of the shape: a lost archive,
+    folder or disk.
+    """
+    from pipeline.arrays import Rejected
+
+    limits = limits or ReadLimits()
+    try:
+        if location["kind"] == "zip":
+            content = read_member(Path(root, location["archive"]), location, limits)
+            return RawFile(content, location["member"].rsplit("/", 1)[-1])
+        return _read_files(location, Path(root), limits)
+    except MemberError as error:
+        raise Rejected(str(error)) from error
+
+
+def readable(name: str) -> str:
+    """A file name as valid text: bytes that are not UTF-8 are written out, as in `chair\\xff.obj`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _read_files(location: Mapping[str, Any], root: Path, limits: ReadLimits) -> RawFile:
+    content = _read_file(root / location["path"], limits.max_bytes)
+    left = limits.max_bytes - len(content)
+    companions = {}
+    for row in location.get("companions", ()):
+        companions[row["name"]] = _read_file(root / row["path"], left)
+        left -= len(companions[row["name"]])
+    return RawFile(content, Path(location["path"]).name, companions)
+
+
+def _read_file(path: Path, max_bytes: int) -> bytes:
+    try:
+        # Without O_NONBLOCK a pipe that took the file's place since it was listed would hang the job.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
+            before = os.fstat(stream.fileno())
+            if not stat.S_ISREG(before.st_mode):
+                raise MemberError("it is not a regular file")
+            if before.st_size > max_bytes:
+                raise MemberError(f"it holds {before.st_size:,} bytes, more than the limit leaves ({max_bytes:,})")
+            content = stream.read(before.st_size + 1)
+            after = os.fstat(stream.fileno())
+    except OSError as error:
+        if error.errno not in OF_THE_FILE:
+            raise
+        if not path.parent.is_dir():
+            raise SourceError(f"{path.parent} is not there any more; is its disk mounted?") from error
+        raise MemberError(f"it cannot be read ({error.strerror})") from error
+    if len(content) != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
+        raise MemberError("it was changed while it was read; run the same command again")
+    return content
+
+
+def _distinct(found: Iterable[Found]) -> list[Found]:
+    """Sorted, with ids that occur once: names that become equal as text are numbered, repeated refusals merged."""
+    kept: dict[tuple[str, str], Found] = {}
+    for shape in sorted(found, key=lambda shape: (shape.category, shape.id, shape.reason is not None)):
+        name, number = shape.id, 1
+        while (shape.category, name) in kept and kept[shape.category, name].reason != shape.reason:
+            number += 1
+            name = f"{shape.id} ({number})"
+        kept.setdefault((shape.category, name), shape._replace(id=name))
+    return [kept[key] for key in sorted(kept)]

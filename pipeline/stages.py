@@ -1,0 +1,105 @@
+"""The data stages: which function makes what from what.
+
+An *instance* is a stage with the variant it is run for, for example "sample_boundary/0.1" or "voxelize/64"; stages
+without variants are their own instance. This table is all a new stage needs besides its module, rule and settings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Stage:
+    """module, function: the pure function, called with its inputs, `settings=` and, if random, `rng=`.
+
+    settings: the name of the settings class in that module. format: how the product is stored (`pipeline.files`).
+    inputs: argument name → upstream instance. libraries: distributions that decide the result.
+    random: the result depends on the root seed and the shape's id.
+    """
+
+    name: str
+    module: str
+    settings: str
+    format: str
+    libraries: tuple[str, ...]
+    random: bool = False
+
+    @property
+    def function(self) -> str:
+        return self.name
+
+
+_TABLE = (
+    Stage("extract_meshes", "pipeline.meshes.read", "ReadSettings", "mesh", ("numpy", "trimesh")),
+    Stage(
+        "make_watertight",
+        "pipeline.meshes.watertight",
+        "WatertightSettings",
+        "mesh",
+        ("numpy", "scipy", "scikit-image", "trimesh", "open3d-cpu", "manifold3d", "pymeshlab", "libigl"),
+    ),
+    Stage("scale_to_off", "pipeline.meshes.scale", "ScaleSettings", "off", ("numpy",)),
+    Stage("sample_surface", "pipeline.samples.surface", "SurfaceSettings", "arrays", ("numpy",), random=True),
+    Stage(
+        "sample_boundary",
+        "pipeline.samples.boundary",
+        "BoundarySettings",
+        "arrays",
+        ("numpy", "open3d-cpu"),
+        random=True,
+    ),
+    Stage(
+        "sample_volume", "pipeline.samples.volume", "VolumeSettings", "arrays", ("numpy", "open3d-cpu"), random=True
+    ),
+    Stage("compute_sdf", "pipeline.samples.sdf", "SdfSettings", "arrays", ("numpy", "open3d-cpu")),
+    Stage("voxelize", "pipeline.samples.voxels", "VoxelSettings", "arrays", ("numpy", "open3d-cpu")),
+)
+STAGES = {stage.name: stage for stage in _TABLE}
+
+
+def stage_of(instance: str) -> Stage:
+    """The stage of an instance: "sample_boundary/0.1" → sample_boundary."""
+    return STAGES[instance.split("/")[0]]
+
+
+def upstream(instance: str, settings: dict[str, Any]) -> dict[str, str]:
+    """Argument name → upstream instance of a data stage; "sets:<name>" are the point sets of `compute_sdf`."""
+    stage = instance.split("/")[0]
+    if stage == "extract_meshes":
+        return {}
+    if stage == "make_watertight":
+        return {"raw": "extract_meshes"}
+    if stage == "scale_to_off":
+        return {"watertight": "make_watertight", "raw": "extract_meshes"}
+    if stage == "compute_sdf":
+        return {"mesh": "scale_to_off", **{f"sets:{name}": point_set_instance(name) for name in settings["of"]}}
+    return {"mesh": "scale_to_off"}
+
+
+def point_set_instance(name: str) -> str:
+    """The instance that makes a named point set: "volume" or "boundary-<sigma>"."""
+    return "sample_volume" if name == "volume" else f"sample_boundary/{name.removeprefix('boundary-')}"
+
+
+def array_prefix(instance: str) -> str:
+    """How a model names the arrays of an instance: "surface", "volume", "boundary-0.1", "sdf", "voxels"."""
+    stage, _, variant = instance.partition("/")
+    name = {"sample_surface": "surface", "sample_volume": "volume", "compute_sdf": "sdf", "voxelize": "voxels"}.get(
+        stage
+    )
+    return name or f"boundary-{variant}"
+
+
+def shape_arrays(products: dict[str, dict]) -> dict:
+    """The flat arrays of one shape, as models read them, from the products of its instances.
+
+    "voxelize/64" gives "voxels.64"; every other array keeps its own name behind the prefix: "surface.points".
+    """
+    arrays = {}
+    for instance, value in products.items():
+        prefix, variant = array_prefix(instance), instance.partition("/")[2]
+        for name, array in value.items():
+            arrays[f"voxels.{variant}" if prefix == "voxels" else f"{prefix}.{name}"] = array
+    return arrays

@@ -1,0 +1,124 @@
+"""Training arrays held as tensors on the device, and batches gathered from them by random indices.
+
+No loader, no workers: what is drawn depends on a generator alone. Arrays that do not fit on the device stay in
+(pinned) host memory, and only the gathered rows travel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.models.contract import Model, ShapeArrays
+
+
+class ResidentData:
+    """Arrays of S shapes, each key stacked to one tensor (S, ...). `names` say which shape is which."""
+
+    def __init__(self, tensors: dict[str, Tensor], names: Sequence[str]) -> None:
+        self.tensors, self.names = tensors, tuple(names)
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self.tensors[key]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def from_shapes(
+        cls,
+        shapes: Sequence[ShapeArrays],
+        keys: Sequence[str] | None = None,
+        device: torch.device | str = "cpu",
+        *,
+        names: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> ResidentData:
+        """Stack the named arrays (all where keys is None) of the shapes, which are read once and in order.
+
+        names: of the shapes, for messages. limit: bytes the device may take; beyond it the arrays stay on the host.
+        Raises ValueError where a shape's array is missing or has another size or type than the first shape's.
+        """
+        names = tuple(names) if names is not None else tuple(f"shape {i}" for i in range(len(shapes)))
+        stacked = _stack(shapes, keys, names)
+        tensors = {key: torch.from_numpy(array) for key, array in stacked.items()}
+        return cls(_place(tensors, torch.device(device), limit), names)
+
+    @classmethod
+    def for_model(
+        cls,
+        model: Model,
+        shapes: Sequence[ShapeArrays],
+        device: torch.device | str = "cpu",
+        *,
+        names: Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> ResidentData:
+        """What the model's training keeps of each shape (`Model.prepare`)."""
+        return cls.from_shapes(_Prepared(model, shapes), None, device, names=names, limit=limit)
+
+
+class _Prepared(Sequence):
+    """The shapes as a model prepares them, made one at a time so that they are never all in memory twice."""
+
+    def __init__(self, model: Model, shapes: Sequence[ShapeArrays]) -> None:
+        self._model, self._shapes = model, shapes
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return self._model.prepare(self._shapes[index])
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return map(self._model.prepare, self._shapes)
+
+
+def _stack(shapes: Sequence[ShapeArrays], keys: Sequence[str] | None, names: Sequence[str]) -> dict[str, np.ndarray]:
+    stacked: dict[str, np.ndarray] = {}
+    for row, arrays in enumerate(shapes):
+        if row == 0:
+            first = {key: np.asarray(arrays[key]) for key in (arrays if keys is None else keys)}
+            stacked = {key: np.empty((len(shapes), *array.shape), array.dtype) for key, array in first.items()}
+        for key, target in stacked.items():
+            if key not in arrays:
+                raise ValueError(f"{names[row]} lacks the array {key!r}, which {names[0]} has")
+            array = np.asarray(arrays[key])
+            if (array.shape, array.dtype) != (target.shape[1:], target.dtype):
+                raise ValueError(
+                    f"{names[row]}: array {key!r} is {array.shape} {array.dtype}, but {names[0]}'s is "
+                    f"{target.shape[1:]} {target.dtype}; all shapes of a run need the same sample counts"
+                )
+            target[row] = array
+    return stacked
+
+
+def _place(tensors: dict[str, Tensor], device: torch.device, limit: int | None) -> dict[str, Tensor]:
+    if device.type == "cpu":
+        return tensors
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    if limit is not None and size > limit:
+        return {key: tensor.pin_memory() for key, tensor in tensors.items()}
+    return {key: tensor.to(device) for key, tensor in tensors.items()}
+
+
+def gather_points(tensor: Tensor, shapes: Tensor, index: Tensor) -> Tensor:
+    """Rows `index` (B, k) of the shapes (B,) of a tensor (S, n, ...), as (B, k, ...) on the index's device."""
+    rows = (shapes[:, None] * tensor.shape[1] + index).flatten().to(tensor.device)
+    return tensor.flatten(0, 1).index_select(0, rows).unflatten(0, index.shape).to(index.device)
+
+
+def random_index(generator: torch.Generator, shapes: int, count: int, n: int | Tensor) -> Tensor:
+    """Indices (shapes, count), uniform and with replacement below n, or below n (shapes,) of each shape.
+
+    They lie on the generator's device. A shape with n = 0 gets index 0.
+    """
+    size = (shapes, count)
+    if isinstance(n, int):
+        return torch.randint(n, size, generator=generator, device=generator.device)
+    draws = torch.rand(size, generator=generator, device=generator.device, dtype=torch.float64)
+    # Rounding may give n itself, once in 2^53 draws.
+    return torch.minimum((draws * n[:, None]).long(), (n[:, None] - 1).clamp(min=0))

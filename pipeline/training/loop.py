@@ -1,0 +1,166 @@
+"""One training loop for all models, on Lightning Fabric.
+
+It knows the contract and no model by name. Shapes, batches and dropout of a step follow from the seed and the step's
+number, so a run that was interrupted continues bit for bit (CPU, equal thread count).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from pipeline.settings import Settings
+
+
+class TrainingSettings(Settings):
+    """Length, batches, optimiser and validation of a training."""
+
+    steps: PositiveInt = 300_000
+    """Optimiser steps. More continue a finished run, unless the schedule depends on the total."""
+
+    batch_shapes: PositiveInt = 64
+    """Distinct shapes per step; all of them where there are fewer."""
+
+    learning_rate: PositiveFloat = 1e-4
+    """Peak rate; a model may scale it for some of its parameters."""
+
+    optimiser: Literal["adam", "adamw"] = "adam"
+    """adamw decays the weights apart from the gradient."""
+
+    weight_decay: NonNegativeFloat = 0.0
+    """In the gradient for adam, per step and learning rate for adamw."""
+
+    schedule: Literal["constant", "step", "milestones", "cosine"] = "constant"
+    """step: times decay_factor every decay_every. milestones: times decay_factor at each of them. cosine: to zero at
+    the last step, so it depends on the total."""
+
+    schedule_unit: Literal["steps", "epochs"] = "steps"
+    """What decay_every and milestones count; an epoch is a pass over the training shapes, the first is 1."""
+
+    decay_every: PositiveInt = 100_000
+    """Steps or epochs between two decays of the schedule "step"."""
+
+    milestones: tuple[PositiveInt, ...] = ()
+    """Steps or epochs of the decays of the schedule "milestones"."""
+
+    decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Of one decay."""
+
+    warmup_steps: NonNegativeInt = 0
+    """Steps over which the learning rate rises linearly to its peak."""
+
+    gradient_clip: PositiveFloat | None = None
+    """Largest norm of the gradient of all parameters together; null: no bound."""
+
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Keep an exponential moving average of the parameters with this decay, and validate and give it instead of
+    them; null: none."""
+
+    validate_every: PositiveInt = 2000
+    """Steps between two validations; the last step is always followed by one."""
+
+    validation_shapes: NonNegativeInt = 100
+    """Held-out shapes used, the first ones; 0: no validation, the last weights are the best."""
+
+    validation_points: PositiveInt = 10_000
+    """Labelled volume points asked of each, the first ones."""
+
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Of the arithmetic; weights are always kept in 32 bits."""
+
+
+class RuntimeSettings(Settings):
+    """Where and how a training runs; nothing here is meant to change its result."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the graphics card where there is one."""
+
+    threads: PositiveInt | None = None
+    """Threads of torch on the CPU; null: as torch finds them."""
+
+    resident_share: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """Share of the card's free memory that the training arrays may take; larger ones stay in host memory."""
+
+    checkpoint_minutes: NonNegativeFloat = 10.0
+    """Minutes between two saved states."""
+
+    log_every: PositiveInt = 100
+    """Steps whose mean makes one row of the history."""
+
+    tensorboard: bool = True
+    """Write the history for TensorBoard too."""
+
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from pipeline.models.contract import Model, ShapeArrays
+from pipeline.training import surroundings
+from pipeline.training.checkpoint import weights_of
+from pipeline.training.data import ResidentData
+from pipeline.training.run import Interrupted, NonFiniteLoss, Run, TrainResult
+
+__all__ = [
+    "Interrupted",
+    "NonFiniteLoss",
+    "RuntimeSettings",
+    "TrainResult",
+    "TrainingSettings",
+    "device_of",
+    "resident_limit",
+    "train",
+]
+
+
+def train(
+    model: Model,
+    data: ResidentData,
+    validation: Sequence[ShapeArrays],
+    settings: TrainingSettings,
+    runtime: RuntimeSettings,
+    *,
+    seed: int,
+    state_dir: Path,
+    log_dir: Path | None,
+    report: Callable[[int, int, dict[str, float]], None] = lambda step, total, values: None,
+) -> TrainResult:
+    """Train a model on resident data, continuing from `state_dir` where it holds a state of this run.
+
+    data: as the model prepares shapes (`ResidentData.for_model`). validation: held-out shapes' arrays. report: called
+    every few steps with (step, total, {name: value}). A model that is fitted directly is fitted.
+
+    Raises ValueError without training shapes, CheckpointMismatch where the state is another run's, NonFiniteLoss
+    within ten steps of the first bad loss (the last good state stays), Interrupted after SIGTERM or SIGUSR1.
+    """
+    if len(data) == 0:
+        raise ValueError("there are no training shapes")
+    if model.declaration.trains == "directly":
+        model.fit(data)
+        weights = weights_of(model)
+        return TrainResult(weights, weights, [], steps_done=0, steps_made=0, best_step=0)
+    device = device_of(runtime)
+    with (
+        surroundings.stop_signals() as stop,
+        surroundings.threads(runtime.threads),
+        surroundings.own_random_stream(device),
+    ):
+        run = Run(model, data, validation, settings, runtime, device, seed, state_dir)
+        with surroundings.writer(log_dir if runtime.tensorboard else None, run.step) as write:
+            return run.finish(stop, report, write)
+
+
+def device_of(runtime: RuntimeSettings) -> torch.device:
+    """The device a run uses. Raises ValueError where "cuda" is asked for and there is none."""
+    available = torch.cuda.is_available()
+    if runtime.device == "cuda" and not available:
+        raise ValueError("runtime.device is 'cuda', but torch finds no graphics card; use 'auto' or 'cpu'")
+    return torch.device("cuda" if available and runtime.device != "cpu" else "cpu")
+
+
+def resident_limit(runtime: RuntimeSettings) -> int | None:
+    """Bytes of training arrays that may lie on the device; None where it shares the host's memory."""
+    device = device_of(runtime)
+    return int(torch.cuda.mem_get_info(device)[0] * runtime.resident_share) if device.type == "cuda" else None

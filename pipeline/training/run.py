@@ -1,0 +1,247 @@
+"""One training run: its steps, rows, validations and states."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from pipeline.models.contract import Model, ShapeArrays
+from pipeline.settings import canonical_json
+from pipeline.training import checkpoint
+from pipeline.training.average import Average
+from pipeline.training.checkpoint import CheckpointMismatch, State
+from pipeline.training.data import ResidentData
+from pipeline.training.schedule import ShapeOrder, learning_rate_factor, seed_step
+from pipeline.training.validation import HeldOut
+
+if TYPE_CHECKING:
+    from pipeline.training.loop import RuntimeSettings, TrainingSettings
+
+CHECK_EVERY = 10  # steps between two looks at the losses, each of which waits for the device
+
+Report = Callable[[int, int, dict[str, float]], None]
+Write = Callable[[dict[str, float]], None]
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss or the weights are no longer finite; the message names the step and the shapes of its batch."""
+
+
+class Interrupted(RuntimeError):
+    """The run was asked to stop; its state is saved, and the same call continues it."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training gives.
+
+    weights: the best by validation, else the last; both on the CPU. history: one row per log interval, deterministic.
+    steps_done: of the whole run. steps_made: of them, those of this call. best_step: the step of `weights`.
+    notes: what a reader should know, such as why a run started over.
+    """
+
+    weights: dict[str, Tensor]
+    last_weights: dict[str, Tensor]
+    history: list[dict[str, float]]
+    steps_done: int
+    steps_made: int
+    best_step: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Best:
+    iou: float = -math.inf
+    step: int = 0
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Run:
+    """The moving parts of one training."""
+
+    def __init__(
+        self,
+        model: Model,
+        data: ResidentData,
+        validation: Sequence[ShapeArrays],
+        settings: TrainingSettings,
+        runtime: RuntimeSettings,
+        device: torch.device,
+        seed: int,
+        state_dir: Path,
+    ) -> None:
+        self.settings, self.runtime, self.seed, self.folder = settings, runtime, seed, state_dir
+        self.model, self.data = model, data
+        self.fabric = Fabric(accelerator=device.type, devices=1, precision=settings.precision)
+        self.order = ShapeOrder(len(data), settings.batch_shapes, seed)
+        shapes = validation[: settings.validation_shapes] if model.declaration.validates else ()
+        self.held_out = HeldOut.of(model, shapes, settings.validation_points, seed) if len(shapes) else None
+        self.wrapped, self.optimiser = self.fabric.setup(model, _optimiser(model, settings))
+        self.wrapped.mark_forward_method("loss")
+        self.loss = self.wrapped.loss  # looked up once; Fabric wraps it anew each time
+        self.generator = torch.Generator(self.fabric.device)
+        self.average = Average(model, settings.ema_decay)
+        self.step, self.best = 0, _Best()
+        self.history: list[dict[str, float]] = []
+        self.sums: dict[str, float] = {}
+        self.waiting: list[tuple[Tensor, dict[str, Tensor]]] = []
+        self.notes: list[str] = []
+        self._restore()
+        self.first = self.step
+
+    def finish(self, stop: threading.Event, report: Report, write: Write) -> TrainResult:
+        """Make the steps that are left and give the result."""
+        total, saved = self.settings.steps, time.monotonic()
+        self.model.train()
+        while self.step < total:
+            self._make_step()
+            row_due = self.step % self.runtime.log_every == 0 or self.step == total or self._validates_now()
+            if len(self.waiting) == CHECK_EVERY or row_due or stop.is_set():
+                self._check_losses()
+                report(self.step, total, self._means())
+            if row_due:
+                write(self._add_row())
+            if not self.waiting and time.monotonic() - saved >= 60 * self.runtime.checkpoint_minutes:
+                self._save()
+                saved = time.monotonic()
+            if stop.is_set() and self.step < total:
+                self._save()
+                raise Interrupted(f"stopped after step {self.step} of {total}; the same command continues there")
+        self._save()
+        return self._result()
+
+    def _make_step(self) -> None:
+        self.model.epoch, shapes = self.order.at(self.step)
+        seed_step(self.generator, self.seed, self.step)
+        factor = learning_rate_factor(self.settings, self.step, self.model.epoch)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        batch = self.model.draw(self.data, shapes.to(self.fabric.device), self.generator)
+        losses = self.loss(batch)
+        self.optimiser.zero_grad()
+        self.fabric.backward(losses["loss"])
+        if self.settings.gradient_clip is not None:
+            bound = self.settings.gradient_clip
+            self.fabric.clip_gradients(self.wrapped, self.optimiser, max_norm=bound, error_if_nonfinite=False)
+        self.optimiser.step()
+        self.average.update()
+        self.step += 1
+        self.waiting.append((shapes, {name: value.detach() for name, value in losses.items()}))
+
+    def _check_losses(self) -> None:
+        """Add the waiting losses to the row that is being made; stop at the first that is not finite."""
+        names = list(self.waiting[0][1])
+        rows = torch.stack([torch.stack([losses[name].float() for name in names]) for _, losses in self.waiting])
+        for back, ((shapes, _), values) in enumerate(zip(self.waiting, rows.tolist(), strict=True)):
+            if not math.isfinite(values[names.index("loss")]):
+                raise NonFiniteLoss(self._explain(self.step - len(self.waiting) + back + 1, shapes))
+            for name, value in zip(names, values, strict=True):
+                self.sums[name] = self.sums.get(name, 0.0) + value
+            self.sums["steps"] = self.sums.get("steps", 0) + 1
+        self.waiting.clear()
+
+    def _explain(self, step: int, shapes: Tensor) -> str:
+        names = [self.data.names[i] for i in shapes.tolist()]
+        faulty = [self.data.names[i] for i in shapes.tolist() if not self._finite_arrays(i)]
+        cause = f"not finite are the arrays of: {', '.join(faulty)}" if faulty else "their arrays are all finite"
+        return (
+            f"the loss or the weights are not finite at step {step}; shapes of the batch: {', '.join(names)}; {cause}"
+        )
+
+    def _finite_arrays(self, shape: int) -> bool:
+        rows = (tensor[shape] for tensor in self.data.tensors.values() if tensor.is_floating_point())
+        return all(bool(row.isfinite().all()) for row in rows)
+
+    def _means(self) -> dict[str, float]:
+        return {name: value / self.sums["steps"] for name, value in self.sums.items() if name != "steps"}
+
+    def _validates_now(self) -> bool:
+        due = self.step % self.settings.validate_every == 0 or self.step == self.settings.steps
+        return due and self.held_out is not None
+
+    def _add_row(self) -> dict[str, float]:
+        rate = self.optimiser.param_groups[0]["lr"]
+        row = {"step": self.step, "epoch": self.model.epoch, "learning_rate": rate, **self._means()}
+        if self._validates_now():
+            row["validation_iou"] = self._validate()
+        self.sums.clear()
+        self.history.append(row)
+        return row
+
+    def _validate(self) -> float:
+        with self.average.in_place(), self.fabric.autocast():
+            iou = self.held_out.mean_iou(self.model, self.settings.batch_shapes, self.fabric.device)
+            if iou > self.best.iou:
+                self.best = _Best(iou, self.step, checkpoint.weights_of(self.model))
+        return iou
+
+    def _facts(self) -> dict[str, Any]:
+        """What must be the same for a state to belong to this run."""
+        digest = checkpoint.digest_of(canonical_json(list(self.data.names)).encode())
+        return {"seed": self.seed, "shapes": digest, "training": self.settings.model_dump(mode="json")}
+
+    def _save(self) -> None:
+        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            raise NonFiniteLoss(self._explain(self.step, self.order.at(self.step - 1)[1]))
+        weights = {"last": checkpoint.weights_of(self.model)}
+        if self.best.weights:
+            weights["best"] = self.best.weights
+        if self.average.weights:
+            weights["average"] = {name: tensor.cpu() for name, tensor in self.average.weights.items()}
+        best = {"iou": self.best.iou, "step": self.best.step} if self.best.weights else None
+        facts = {**self._facts(), "history": self.history, "sums": self.sums, "best": best}
+        checkpoint.save_state(self.folder, State(self.step, facts, weights, self.optimiser.state_dict()))
+
+    def _restore(self) -> None:
+        """Continue from the newest state, if there is one and it leads to these settings."""
+        state = checkpoint.load_state(self.folder)
+        if state is None:
+            return
+        if reason := _starts_over(state, self._facts(), self.settings):
+            self.notes.append(reason)
+            checkpoint.LOG.warning("%s", reason)
+            checkpoint.clear_states(self.folder)
+            return
+        checkpoint.assign_weights(self.model, state.weights["last"])
+        self.optimiser.load_state_dict(state.optimiser)
+        self.average.restore(state.weights.get("average", {}))
+        self.step, self.history, self.sums = state.step, state.facts["history"], state.facts["sums"]
+        if state.facts["best"]:
+            self.best = _Best(**state.facts["best"], weights=state.weights["best"])
+
+    def _result(self) -> TrainResult:
+        with self.average.in_place():
+            last = checkpoint.weights_of(self.model)
+        best = self.best if self.best.weights else _Best(step=self.step, weights=last)
+        return TrainResult(
+            best.weights, last, self.history, self.step, self.step - self.first, best.step, tuple(self.notes)
+        )
+
+
+def _optimiser(model: Model, settings: TrainingSettings) -> torch.optim.Optimizer:
+    kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
+    groups = [{**group, "initial_lr": group["lr"]} for group in model.parameter_groups(settings.learning_rate)]
+    return kind(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+
+
+def _starts_over(state: State, facts: dict[str, Any], settings: TrainingSettings) -> str | None:
+    """Why a run of the same kind cannot be continued, or None. Raises CheckpointMismatch for a run of another kind."""
+    before, now = ({**f["training"], "seed": f["seed"], "shapes": f["shapes"]} for f in (state.facts, facts))
+    steps = before.pop("steps", None), now.pop("steps")
+    differing = [f"{key}: {before.get(key)!r}, now {now.get(key)!r}" for key in now if before.get(key) != now[key]]
+    if differing:
+        raise CheckpointMismatch(f"the saved state belongs to another run; {'; '.join(differing)}")
+    if settings.schedule == "cosine" and steps[0] != steps[1]:
+        return f"steps changed from {steps[0]} to {steps[1]} and the cosine schedule depends on them: starting over"
+    if state.step > settings.steps:
+        return f"the saved state is at step {state.step}, beyond the {settings.steps} asked for: starting over"
+    return None

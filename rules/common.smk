@@ -1,0 +1,81 @@
+# Configuration, plan and what every rule file uses; no rules.
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, workflow.basedir)
+
+from pipeline.jobs.parse import prepare
+
+PLAN = prepare(config, workflow, sys.argv[1:])
+SETTINGS = f"{PLAN.results}/settings"
+LOGS = f"logs/{PLAN.study.dataset}"
+GEOMETRY_ENV = f"{workflow.basedir}/envs/geometry.yaml"
+TORCH_ENV = f"{workflow.basedir}/envs/torch.yaml"
+REPORT_ENV = f"{workflow.basedir}/envs/report.yaml"
+# All data stages: the job finds its inputs by the same table that `upstream` reads.
+RUN_SHARD = (
+    "python -m pipeline run-shard --settings {SETTINGS}/{params.fingerprint}.json"
+    " --output {output} --workers {threads} --log {log} --inputs {input:q}"
+)
+
+
+wildcard_constraints:
+    category="[^/]+",
+    shard="[0-9]+",
+    archive="[^/]+",
+    experiment="[^/]+",
+    sigma="[^/]+",
+    resolution="[0-9]+",
+
+
+def fingerprint(name):
+    """The digest of what decides a stage's result: its rule's only parameter."""
+    return lambda wildcards: PLAN.fingerprint(name.format(**wildcards))
+
+
+def shard_ledger(instance):
+    """The ledger of an instance for one shard."""
+    return f"{PLAN.results}/data/{instance}/{{category}}/{{shard}}.jsonl"
+
+
+def upstream(instance):
+    """The ledgers that an instance reads, for the same shard."""
+
+    def ledgers(wildcards):
+        inputs = PLAN.upstream(instance.format(**wildcards))
+        return {
+            name.replace(":", "_"): PLAN.ledger(i, wildcards.category, wildcards.shard)
+            for name, i in inputs.items()
+        }
+
+    return ledgers
+
+
+def ledgers_of(instances):
+    """The ledgers of all shards of some instances, and the verdict on how many shapes each rejected."""
+    return {
+        "ledgers": [ledger for i in instances for ledger in PLAN.ledgers(i)],
+        "checks": [PLAN.check(i) for i in PLAN.with_upstream(instances)],
+    }
+
+
+def checkpoint_of(wildcards):
+    """The trained weights an experiment generates with; none where there is nothing to train."""
+    if wildcards.experiment not in PLAN.trained:
+        return []
+    return f"{PLAN.results}/training/{wildcards.experiment}/checkpoint.json"
+
+
+def archive_to_fetch(wildcards):
+    """The archive the demo makes; others are fetched from their address."""
+    if PLAN.study.source.kind != "demo":
+        return []
+    return f"{PLAN.results}/source/{wildcards.archive}.zip"
+
+
+def report_item(name, title):
+    """A table of the evaluation that `snakemake --report` shows too."""
+    return report(
+        f"{PLAN.results}/evaluation/{name}", category="Evaluation", labels={"table": title}
+    )

@@ -1,0 +1,64 @@
+# Raw mesh → checked → watertight → OFF in the canonical frame.
+
+
+rule extract_meshes:
+    input:
+        members=f"{PLAN.results}/shapes/{PLAN.listing}/members/{{category}}/{{shard}}.jsonl",
+    output:
+        shard_ledger("extract_meshes"),
+    params:
+        fingerprint=fingerprint("extract_meshes"),
+    log:
+        f"{LOGS}/extract_meshes/{{category}}/{{shard}}.log",
+    benchmark:
+        f"{LOGS}/extract_meshes/{{category}}/{{shard}}.tsv"
+    conda:
+        GEOMETRY_ENV
+    threads: 4
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    shell:
+        RUN_SHARD
+
+
+rule make_watertight:
+    input:
+        unpack(upstream("make_watertight")),
+    output:
+        shard_ledger("make_watertight"),
+    params:
+        fingerprint=fingerprint("make_watertight"),
+    log:
+        f"{LOGS}/make_watertight/{{category}}/{{shard}}.log",
+    benchmark:
+        f"{LOGS}/make_watertight/{{category}}/{{shard}}.tsv"
+    conda:
+        GEOMETRY_ENV
+    threads: 4
+    resources:
+        mem_mb=8000,
+        runtime=480,
+    shell:
+        RUN_SHARD
+
+
+rule scale_to_off:
+    input:
+        unpack(upstream("scale_to_off")),
+    output:
+        shard_ledger("scale_to_off"),
+    params:
+        fingerprint=fingerprint("scale_to_off"),
+    log:
+        f"{LOGS}/scale_to_off/{{category}}/{{shard}}.log",
+    benchmark:
+        f"{LOGS}/scale_to_off/{{category}}/{{shard}}.tsv"
+    conda:
+        GEOMETRY_ENV
+    threads: 4
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    shell:
+        RUN_SHARD

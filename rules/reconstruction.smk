@@ -1,0 +1,26 @@
+# Checkpoint + observation → mesh, for every test shape.
+
+
+rule generate_meshes:
+    input:
+        unpack(lambda wildcards: ledgers_of(PLAN.observation_instances(wildcards.experiment))),
+        members=f"{PLAN.results}/shapes/{PLAN.listing}/test/{{shard}}.jsonl",
+        checkpoint=checkpoint_of,
+    output:
+        f"{PLAN.results}/meshes/{{experiment}}/{{shard}}.jsonl",
+    params:
+        fingerprint=fingerprint("generate_meshes/{experiment}"),
+    log:
+        f"{LOGS}/generate_meshes/{{experiment}}/{{shard}}.log",
+    benchmark:
+        f"{LOGS}/generate_meshes/{{experiment}}/{{shard}}.tsv"
+    conda:
+        TORCH_ENV
+    threads: 8
+    resources:
+        mem_mb=16000,
+        runtime=720,
+        gpu=lambda wildcards: int(PLAN.declaration(wildcards.experiment).trains == "gradient"),
+    shell:
+        "python -m pipeline generate-meshes --settings {SETTINGS}/{params.fingerprint}.json"
+        " --experiment {wildcards.experiment} --members {input.members} --checkpoint {input.checkpoint} --output {output} --threads {threads} --log {log}"

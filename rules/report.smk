@@ -1,0 +1,83 @@
+# Tables, pictures and provenance in one folder; and the targets people ask for.
+
+
+rule make_report:
+    input:
+        summary=rules.summarise.output,
+        ledgers=[ledger for i in PLAN.instances for ledger in PLAN.ledgers(i)],
+        histories=expand(
+            f"{PLAN.results}/training/{{experiment}}/history.csv", experiment=PLAN.trained
+        ),
+    output:
+        report(
+            f"{PLAN.results}/report/index.html",
+            category="Report",
+            caption=f"{workflow.basedir}/resources/report/report.rst",
+        ),
+    params:
+        fingerprint=fingerprint("make_report"),
+    log:
+        f"{LOGS}/make_report.log",
+    benchmark:
+        f"{LOGS}/make_report.tsv"
+    conda:
+        REPORT_ENV
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    shell:
+        "python -m pipeline make-report --settings {SETTINGS}/{params.fingerprint}.json"
+        " --output {output} --log {log}"
+
+
+rule record_provenance:
+    input:
+        report=rules.make_report.output,
+        summary=rules.summarise.output,
+    output:
+        f"{PLAN.results}/ro-crate-metadata.json",
+    params:
+        fingerprint=fingerprint("record_provenance"),
+    log:
+        f"{LOGS}/record_provenance.log",
+    benchmark:
+        f"{LOGS}/record_provenance.tsv"
+    conda:
+        REPORT_ENV
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "python -m pipeline record-provenance --settings {SETTINGS}/{params.fingerprint}.json"
+        " --output {output} --log {log}"
+
+
+rule prepare_all:
+    input:
+        [ledger for i in PLAN.instances for ledger in PLAN.ledgers(i)],
+        [PLAN.check(i) for i in PLAN.instances],
+
+
+rule train_all:
+    input:
+        expand(f"{PLAN.results}/training/{{experiment}}/checkpoint.json", experiment=PLAN.trained),
+
+
+rule generate_all:
+    input:
+        expand(
+            f"{PLAN.results}/meshes/{{experiment}}/{{shard}}.jsonl",
+            experiment=PLAN.experiments,
+            shard=PLAN.test_shards,
+        ),
+
+
+rule report_all:
+    input:
+        rules.make_report.output,
+
+
+rule eval_all:
+    input:
+        rules.report_all.input,
+        rules.record_provenance.output,

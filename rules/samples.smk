@@ -1,0 +1,106 @@
+# OFF → points on, near and around the surface, signed distances, voxels.
+
+
+rule sample_surface:
+    input:
+        unpack(upstream("sample_surface")),
+    output:
+        shard_ledger("sample_surface"),
+    params:
+        fingerprint=fingerprint("sample_surface"),
+    log:
+        f"{LOGS}/sample_surface/{{category}}/{{shard}}.log",
+    benchmark:
+        f"{LOGS}/sample_surface/{{category}}/{{shard}}.tsv"
+    conda:
+        GEOMETRY_ENV
+    threads: 4
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    shell:
+        RUN_SHARD
+
+
+rule sample_boundary:
+    input:
+        unpack(upstream("sample_boundary/{sigma}")),
+    output:
+        shard_ledger("sample_boundary/{sigma}"),
+    params:
+        fingerprint=fingerprint("sample_boundary/{sigma}"),
+    log:
+        f"{LOGS}/sample_boundary/{{sigma}}/{{category}}/{{shard}}.log",
+    benchmark:
+        f"{LOGS}/sample_boundary/{{sigma}}/{{category}}/{{shard}}.tsv"
+    conda:
+        GEOMETRY_ENV
+    threads: 4
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    shell:
+        RUN_SHARD
+
+
+rule sample_volume:
+    input:
+        unpack(upstream("sample_volume")),
+    output:
+        shard_ledger("sample_volume"),
+    params:
+        fingerprint=fingerprint("sample_volume"),
+    log:
+        f"{LOGS}/sample_volume/{{category}}/{{shard}}.log",
+    benchmark:
+        f"{LOGS}/sample_volume/{{category}}/{{shard}}.tsv"
+    conda:
+        GEOMETRY_ENV
+    threads: 4
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    shell:
+        RUN_SHARD
+
+
+rule compute_sdf:
+    input:
+        unpack(upstream("compute_sdf")),
+    output:
+        shard_ledger("compute_sdf"),
+    params:
+        fingerprint=fingerprint("compute_sdf"),
+    log:
+        f"{LOGS}/compute_sdf/{{category}}/{{shard}}.log",
+    benchmark:
+        f"{LOGS}/compute_sdf/{{category}}/{{shard}}.tsv"
+    conda:
+        GEOMETRY_ENV
+    threads: 4
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    shell:
+        RUN_SHARD
+
+
+rule voxelize:
+    input:
+        unpack(upstream("voxelize/{resolution}")),
+    output:
+        shard_ledger("voxelize/{resolution}"),
+    params:
+        fingerprint=fingerprint("voxelize/{resolution}"),
+    log:
+        f"{LOGS}/voxelize/{{resolution}}/{{category}}/{{shard}}.log",
+    benchmark:
+        f"{LOGS}/voxelize/{{resolution}}/{{category}}/{{shard}}.tsv"
+    conda:
+        GEOMETRY_ENV
+    threads: 4
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    shell:
+        RUN_SHARD

@@ -1,0 +1,50 @@
+# The verdict on rejected shapes, then one training per experiment.
+
+
+rule check_rejected:
+    input:
+        lambda wildcards: PLAN.ledgers(wildcards.instance),
+    output:
+        f"{PLAN.results}/checks/{{instance}}.json",
+    params:
+        fingerprint=fingerprint("check_rejected"),
+    wildcard_constraints:
+        instance=".+",
+    log:
+        f"{LOGS}/check_rejected/{{instance}}.log",
+    benchmark:
+        f"{LOGS}/check_rejected/{{instance}}.tsv"
+    conda:
+        GEOMETRY_ENV
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "python -m pipeline check-rejected --settings {SETTINGS}/{params.fingerprint}.json"
+        " --instance {wildcards.instance} --output {output} --log {log} --ledgers {input:q}"
+
+
+rule train_model:
+    input:
+        unpack(lambda wildcards: ledgers_of(PLAN.training_instances(wildcards.experiment))),
+        catalogue=PLAN.catalogue,
+    output:
+        checkpoint=f"{PLAN.results}/training/{{experiment}}/checkpoint.json",
+        weights=f"{PLAN.results}/training/{{experiment}}/weights.safetensors",
+        history=f"{PLAN.results}/training/{{experiment}}/history.csv",
+    params:
+        fingerprint=fingerprint("train_model/{experiment}"),
+    log:
+        f"{LOGS}/train_model/{{experiment}}.log",
+    benchmark:
+        f"{LOGS}/train_model/{{experiment}}.tsv"
+    conda:
+        TORCH_ENV
+    threads: 8
+    resources:
+        mem_mb=16000,
+        runtime=2880,
+        gpu=1,
+    shell:
+        "python -m pipeline train-model --settings {SETTINGS}/{params.fingerprint}.json"
+        " --experiment {wildcards.experiment} --catalogue {input.catalogue} --output {output.checkpoint} --threads {threads} --log {log}"

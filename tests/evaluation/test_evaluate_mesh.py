@@ -1,0 +1,161 @@
+"""Evaluation of a mesh: right rows for good meshes, and a status with a reason for every kind of bad one."""
+
+import json
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from pipeline.arrays import Mesh
+from pipeline.evaluation.metrics import METRICS
+from pipeline.evaluation.profiles import PROFILES
+from pipeline.evaluation.shape import EvaluationSettings, evaluate_mesh
+from pipeline.geometry.sampling import points_on_surface
+from pipeline.seeds import rng_for
+from pipeline.settings import canonical_json, module_head
+from tests import solids
+
+FEW = EvaluationSettings(samples=5_000)
+
+
+def surface_of(mesh, count=5_000):
+    points, normals = points_on_surface(mesh, count, np.random.default_rng(1))
+    return {"points": points.astype(np.float32), "normals": normals.astype(np.float32)}
+
+
+def volume_of(inside, count=20_000):
+    points = ((np.random.default_rng(2).random((count, 3)) - 0.5) * 1.1).astype(np.float32)
+    return {"points": points, "occupancies": inside(points)}
+
+
+SURFACE, VOLUME = surface_of(solids.three_boxes()), volume_of(solids.three_boxes_inside)
+
+
+def evaluated(mesh, surface=SURFACE, volume=VOLUME, settings=FEW, seed=0):
+    return evaluate_mesh(mesh, surface, volume, settings, rng_for(seed, "test")).value
+
+
+def test_the_onet_protocol_on_concentric_spheres_gives_the_goldens():
+    surface = surface_of(solids.icosphere(0.41, subdivisions=5), 100_000)
+    volume = volume_of(lambda points: solids.sphere_inside(points, 0.41), 100_000)
+    row = evaluated(solids.icosphere(0.4, subdivisions=5), surface, volume, EvaluationSettings())
+    assert row["status"] == "ok" and row["reason"] == ""
+    assert row["chamfer_l1"] == pytest.approx(0.01032, rel=0.02)
+    assert row["chamfer_l2"] == pytest.approx(1.066e-4, rel=0.02)
+    assert row["normal_consistency"] == pytest.approx(0.99998, abs=3e-4)
+    assert row["iou"] == pytest.approx(0.92860, abs=0.005)
+    assert row["f_0.015"] == 1 and row["f_0.005"] == 0
+    assert row["predicted_samples"] == row["reference_samples"] == row["iou_points"] == 100_000
+
+
+def test_the_right_mesh_scores_full_and_reports_what_it_is():
+    row = evaluated(solids.three_boxes())
+    assert row["iou"] == 1
+    assert row["normal_consistency"] > 0.94  # samples beside an edge meet the other side's
+    assert row["chamfer_l1"] < 0.01
+    assert row["predicted_watertight"] is True
+    assert row["predicted_faces"] == 36
+    assert row["predicted_volume"] == pytest.approx(solids.three_boxes_volume())
+
+
+def test_shifts_of_half_a_voxel_and_swapped_axes_show():
+    boxes = solids.three_boxes()
+    right = evaluated(boxes)
+    shifted = evaluated(solids.moved(boxes, (1.1 / 128 / 2,) * 3))
+    swapped = evaluated(Mesh(boxes.vertices[:, [1, 0, 2]], boxes.faces[:, ::-1]))
+    assert shifted["iou"] < 0.93 and shifted["accuracy2"] > 1.05 * right["accuracy2"]
+    assert swapped["iou"] < 0.3 and swapped["chamfer_l1"] > 0.05
+
+
+def test_half_a_sphere_against_a_sphere_is_accurate_incomplete_and_open():
+    ball = solids.icosphere(0.4, subdivisions=4)
+    cap = Mesh(ball.vertices, ball.faces[(ball.triangles[:, :, 2] > 0).all(axis=1)])
+    volume = volume_of(lambda points: solids.sphere_inside(points, 0.4))
+    row = evaluated(cap, surface_of(ball), volume)
+    assert row["accuracy"] < 0.012 < 0.08 < row["completeness"]
+    assert row["status"] == "ok" and row["predicted_watertight"] is False
+    assert row["reason"] == "the mesh is not watertight; IoU is by ray parity"
+    assert row["iou"] == 0  # no point has the surface on both sides along z
+
+
+def test_an_inside_out_mesh_is_measured_and_says_so():
+    row, right = evaluated(solids.flipped(solids.three_boxes())), evaluated(solids.three_boxes())
+    assert row["reason"] == "the mesh is inside out" and row["predicted_volume"] < 0
+    assert row["iou"] == right["iou"]
+    assert row["normal_consistency"] == pytest.approx(right["normal_consistency"], abs=0.01)
+
+
+def with_vertex(mesh, index, position):
+    vertices = mesh.vertices.copy()
+    vertices[index] = position
+    return Mesh(vertices, mesh.faces)
+
+
+BAD = {
+    "missing": (None, "missing", "there is no mesh"),
+    "no faces": (Mesh(np.zeros((4, 3)), np.zeros((0, 3))), "empty", "4 vertices and no faces"),
+    "no area": (Mesh(np.eye(3), [[0, 0, 1], [2, 2, 2]]), "empty", "all 2 faces have zero area"),
+    "NaN vertex": (with_vertex(solids.three_boxes(), 3, np.nan), "invalid", "1 of 24 vertices are not finite"),
+    "infinite vertex": (with_vertex(solids.box(), 0, np.inf), "invalid", "1 of 8 vertices are not finite"),
+    "far vertex": (with_vertex(solids.box(), 0, 1e300), "invalid", "area is not finite"),
+    "bad face": (Mesh(np.eye(3), [[0, 1, 7]]), "invalid", "faces name vertices up to 7, the mesh has 3"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_mesh_that_cannot_be_measured_has_a_status_a_reason_and_no_numbers(name):
+    mesh, status, reason = BAD[name]
+    row = evaluated(mesh)
+    assert row["status"] == status
+    assert reason in row["reason"]
+    assert all(row[key] is None for key in METRICS)
+    assert row.keys() == evaluated(solids.box()).keys()
+    assert row["reference_has_volume"] is True
+
+
+def test_vertices_that_no_face_uses_do_not_count():
+    boxes = solids.three_boxes()
+    padded = Mesh(np.concatenate([boxes.vertices, [[np.nan] * 3, [9, 9, 9]]]), boxes.faces)
+    assert evaluated(padded) == evaluated(boxes)
+
+
+def test_faces_that_do_not_share_vertices_can_still_be_watertight():
+    boxes = solids.three_boxes()
+    loose = Mesh(boxes.triangles.reshape(-1, 3), np.arange(108).reshape(-1, 3))
+    assert evaluated(loose)["predicted_watertight"] is True
+
+
+@pytest.mark.parametrize("volume", [None, {**VOLUME, "occupancies": np.zeros(20_000, bool)}])
+def test_without_a_reference_volume_iou_is_undefined_and_the_rest_is_not(volume):
+    row = evaluated(solids.three_boxes(), volume=volume)
+    assert row["iou"] is None and row["reference_has_volume"] is False
+    assert row["status"] == "ok" and row["chamfer_l1"] < 0.01
+
+
+def test_a_row_is_json_and_depends_on_nothing_but_its_arguments():
+    rows = [canonical_json(evaluated(solids.three_boxes(), seed=seed)) for seed in (0, 0, 1)]
+    assert rows[0] == rows[1] != rows[2]
+    assert json.loads(rows[0])["status"] == "ok"
+    assert json.loads(canonical_json(evaluated(None)))["iou"] is None
+
+
+def test_the_inputs_stay_as_they_are():
+    surface, volume = ({k: v.copy() for k, v in arrays.items()} for arrays in (SURFACE, VOLUME))
+    evaluated(solids.three_boxes(), surface, volume)
+    for arrays, originals in ((surface, SURFACE), (volume, VOLUME)):
+        assert all(np.array_equal(arrays[key], originals[key]) for key in originals)
+
+
+def test_profiles_in_the_settings_are_those_of_the_table():
+    assert EvaluationSettings().profiles == ("onet", "convonet") == tuple(PROFILES)
+    assert EvaluationSettings(profiles=["convonet"]).profiles == ("convonet",)
+    with pytest.raises(ValidationError):
+        EvaluationSettings(profiles=["onnet"])
+    with pytest.raises(ValidationError):
+        EvaluationSettings(profiles=[])
+
+
+def test_settings_are_read_without_loading_a_library():
+    head = module_head("pipeline.evaluation.shape")
+    assert head.EvaluationSettings().model_dump() == EvaluationSettings().model_dump()
+    assert not hasattr(head, "np")

@@ -1,0 +1,187 @@
+"""What must hold for every model of the folder; a new one is tested by being there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.geometry.field import point_iou
+from pipeline.models import registry
+from pipeline.models.contract import Model, stack_observations
+from pipeline.training.checkpoint import assign_weights, decode_weights, encode_weights, weights_of
+from pipeline.training.data import ResidentData
+from pipeline.training.loop import RuntimeSettings, TrainingSettings, train
+from tests.models.shapes import BLOCKS, TURNED, ball_arrays, block_arrays, blocks_sdf, tiny_model
+
+NAMES = registry.available_models()
+GRADIENT = [name for name in NAMES if registry.head(name).DECLARATION.trains == "gradient"]
+FIELDS = [name for name in NAMES if registry.head(name).DECLARATION.quantity != "surface"]
+
+
+@pytest.fixture(scope="module")
+def shapes() -> list[dict[str, np.ndarray]]:
+    return [block_arrays(BLOCKS), block_arrays(TURNED, seed=1), ball_arrays(0.3, (0.1, -0.05, 0.08))]
+
+
+def observed(model: Model, shapes: list, seed: int = 5) -> dict[str, torch.Tensor]:
+    arrays = [model.observe(shape, np.random.default_rng([seed, i])) for i, shape in enumerate(shapes)]
+    return stack_observations(arrays, torch.device("cpu"))
+
+
+def prepared(name: str, shapes: list, **settings) -> Model:
+    """A tiny model in the state in which inference finds it, trained only where that is immediate."""
+    model = tiny_model(name, len(shapes), **settings)
+    if model.declaration.trains == "directly":
+        model.fit(ResidentData.for_model(model, shapes))
+    return model.eval()
+
+
+@torch.no_grad()
+def answer(model: Model, observations: dict, seeds: list[int], queries: torch.Tensor) -> np.ndarray:
+    """Values at the queries, or the vertices of the surfaces one after the other."""
+    code = model.encode(observations, seeds)
+    if model.declaration.quantity == "surface":
+        return np.concatenate([mesh.vertices for mesh in model.surface(code)])
+    return model.field(code, queries.expand(len(seeds), -1, -1)).numpy()
+
+
+@pytest.fixture(scope="module")
+def queries() -> torch.Tensor:
+    return torch.rand((1, 200, 3), generator=torch.Generator().manual_seed(3)) * 1.1 - 0.55
+
+
+def test_heads_of_all_models_load_no_library():
+    code = (
+        "import sys; from pipeline.models import registry; "
+        "heads = [registry.head(name) for name in registry.available_models()]; "
+        "[(head.ModelSettings(), head.InferenceSettings()) for head in heads]; "
+        "print(len(heads), [m for m in ('torch', 'numpy', 'open3d') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == f"{len(NAMES)} []"
+
+
+def test_unknown_model_is_refused_with_the_nearest_name():
+    with pytest.raises(ValueError, match="did you mean 'onet'"):
+        registry.load("onett")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_declaration_agrees_with_the_class(name):
+    model = tiny_model(name)
+    assert model.declaration == registry.head(name).DECLARATION
+    offers = {verb: getattr(type(model), verb) is not getattr(Model, verb) for verb in ("surface", "field", "fit", "loss")}
+    assert offers == {
+        "surface": model.declaration.quantity == "surface",
+        "field": model.declaration.quantity != "surface",
+        "fit": model.declaration.trains == "directly",
+        "loss": model.declaration.trains == "gradient",
+    }
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_same_seed_gives_the_same_loss_and_another_seed_another(name, shapes):
+    def first_loss(seed: int) -> float:
+        model = tiny_model(name, len(shapes), seed=seed)
+        data = ResidentData.for_model(model, shapes)
+        batch = model.draw(data, torch.tensor([0, 2]), torch.Generator().manual_seed(seed))
+        return float(model.loss(batch)["loss"].detach())
+
+    assert first_loss(7) == first_loss(7)
+    assert first_loss(7) != first_loss(8)
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_building_leaves_the_global_random_stream_alone(name):
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    tiny_model(name)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_and_loaded_weights_give_the_same_field(name, shapes, queries):
+    model, other = prepared(name, shapes), tiny_model(name, len(shapes), seed=99).eval()
+    if model.declaration.trains == "gradient":
+        with torch.no_grad():
+            for tensor in model.state_dict().values():
+                if tensor.is_floating_point():
+                    tensor.mul_(1.1)  # running statistics and zero weights differ from a fresh model's too
+    content = encode_weights(weights_of(model), {"name": name})
+    assert content == encode_weights(weights_of(model), {"name": name})
+    weights, description = decode_weights(content)
+    assign_weights(other, weights)
+    observations, seeds = observed(model, shapes), [1, 2, 3]
+    assert description == {"name": name}
+    assert other.level == model.level
+    np.testing.assert_array_equal(
+        answer(other, observations, seeds, queries), answer(model, observations, seeds, queries)
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shape_is_answered_alone_as_among_others(name, shapes, queries):
+    model = prepared(name, shapes)
+    observations, seeds = observed(model, shapes), [1, 2, 3]
+    together = answer(model, observations, seeds, queries)
+    alone = [
+        answer(model, {key: tensor[i : i + 1] for key, tensor in observations.items()}, [seeds[i]], queries)
+        for i in range(3)
+    ]
+    np.testing.assert_allclose(np.concatenate(alone), together, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_queries_are_answered_one_by_one(name, shapes, queries):
+    """In the order asked, each by itself: a field may not look at its neighbours in the batch."""
+    model = prepared(name, shapes)
+    with torch.no_grad():
+        code = model.encode(observed(model, shapes[:1]), [1])
+        values = model.field(code, queries)
+        backwards = model.field(code, queries.flip(1)).flip(1)
+        first = model.field(code, queries[:, :1])
+    torch.testing.assert_close(backwards, values, atol=1e-6, rtol=0)
+    torch.testing.assert_close(first, values[:, :1], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", [n for n in FIELDS if registry.head(n).DECLARATION.observes == "point_cloud"])
+def test_field_ignores_the_order_of_observed_points(name, shapes, queries):
+    model = prepared(name, shapes)
+    observations = observed(model, shapes)
+    order = torch.randperm(observations["points"].shape[1], generator=torch.Generator().manual_seed(0))
+    shuffled = {key: tensor[:, order] for key, tensor in observations.items()}
+    values = answer(model, observations, [1, 2, 3], queries)
+    np.testing.assert_allclose(answer(model, shuffled, [1, 2, 3], queries), values, atol=1e-6)
+
+
+OVERFIT = {
+    "onet": ({"hidden": 64, "queries": 512}, {}, {"steps": 600}),
+    "deepsdf": ({"dims": (64,) * 4, "samples": 512}, {"iterations": 100, "learning_rate": 0.02}, {"steps": 1000}),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_two_shapes_without_symmetry_are_learnt(name, tmp_path):
+    """Both are seen at once, so a field that swaps axes, signs or shapes cannot reach the bound."""
+    settings, inference, training = OVERFIT.get(name, ({}, {}, {"steps": 600}))
+    model = tiny_model(name, 2, inference=inference, **settings)
+    shapes = [block_arrays(BLOCKS, 20_000), block_arrays(TURNED, 20_000, seed=1)]
+    train(
+        model,
+        ResidentData.for_model(model, shapes),
+        [],
+        TrainingSettings(learning_rate=5e-3, batch_shapes=2, schedule="cosine", **training),
+        RuntimeSettings(device="cpu", threads=1, tensorboard=False),
+        seed=0,
+        state_dir=tmp_path,
+        log_dir=None,
+    )
+    points = np.random.default_rng(9).uniform(-0.55, 0.55, (20_000, 3)).astype(np.float32)
+    values = answer(model.eval(), observed(model, shapes), [1, 2], torch.from_numpy(points)[None])
+    labels = np.stack([blocks_sdf(points, boxes) < 0 for boxes in (BLOCKS, TURNED)])
+    level = 0.5 if model.declaration.quantity != "signed_distance" else 0.0
+    assert point_iou(values, labels, level, model.declaration.quantity).min() >= 0.9
