@@ -83,22 +83,17 @@ class ShardConfig(Settings):
     """Shards of the test shapes of all categories together: jobs of generation and evaluation per experiment."""
 
 
-_boundary = _settings("pipeline.samples.boundary", "BoundarySettings")
-_voxels = _settings("pipeline.samples.voxels", "VoxelSettings")
-_sdf = _settings("pipeline.samples.sdf", "SdfSettings")
+def _same_fields(module: str, name: str, *fields: str) -> dict[str, Any]:
+    """Some fields of a module's settings, for a block of the configuration that several instances share."""
+    known = _settings(module, name).model_fields
+    return {field: (known[field].annotation, known[field]) for field in fields}
 
 
-class BoundaryConfig(Settings):
+class _BoundaryBase(Settings):
     """Points near the surface: one stage for every sigma."""
 
     sigmas: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.1, 0.01)
     """Standard deviations of the noise on each axis, canonical units."""
-
-    count: _boundary.model_fields["count"].annotation = _boundary.model_fields["count"].default
-    """Points per shape and sigma."""
-
-    storage: _boundary.model_fields["storage"].annotation = _boundary.model_fields["storage"].default
-    """Precision of the stored points."""
 
     @field_validator("sigmas")
     @classmethod
@@ -108,14 +103,21 @@ class BoundaryConfig(Settings):
         return sigmas
 
 
-class SdfConfig(Settings):
+class _SdfBase(Settings):
     """Signed distances of sampled points."""
 
     of: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Point sets: "volume" and "boundary-<sigma>"; null: the volume's and every sigma's."""
 
-    storage: _sdf.model_fields["storage"].annotation = _sdf.model_fields["storage"].default
-    """Precision of the stored distances."""
+
+BoundaryConfig = create_model(
+    "BoundaryConfig",
+    __base__=_BoundaryBase,
+    **_same_fields("pipeline.samples.boundary", "BoundarySettings", "count", "storage"),
+)
+SdfConfig = create_model(
+    "SdfConfig", __base__=_SdfBase, **_same_fields("pipeline.samples.sdf", "SdfSettings", "storage")
+)
 
 
 class VoxelConfig(Settings):
@@ -326,7 +328,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if path.stat().st_size > 2**20:
         raise ConfigError(f"{path}: larger than 1 MB; is this a configuration?")
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506 - a SafeLoader
+        value = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: {error}") from None
     except ConfigError as error:

@@ -81,25 +81,3 @@ def upstream(instance: str, settings: dict[str, Any]) -> dict[str, str]:
 def point_set_instance(name: str) -> str:
     """The instance that makes a named point set: "volume" or "boundary-<sigma>"."""
     return "sample_volume" if name == "volume" else f"sample_boundary/{name.removeprefix('boundary-')}"
-
-
-def array_prefix(instance: str) -> str:
-    """How a model names the arrays of an instance: "surface", "volume", "boundary-0.1", "sdf", "voxels"."""
-    stage, _, variant = instance.partition("/")
-    name = {"sample_surface": "surface", "sample_volume": "volume", "compute_sdf": "sdf", "voxelize": "voxels"}.get(
-        stage
-    )
-    return name or f"boundary-{variant}"
-
-
-def shape_arrays(products: dict[str, dict]) -> dict:
-    """The flat arrays of one shape, as models read them, from the products of its instances.
-
-    "voxelize/64" gives "voxels.64"; every other array keeps its own name behind the prefix: "surface.points".
-    """
-    arrays = {}
-    for instance, value in products.items():
-        prefix, variant = array_prefix(instance), instance.partition("/")[2]
-        for name, array in value.items():
-            arrays[f"voxels.{variant}" if prefix == "voxels" else f"{prefix}.{name}"] = array
-    return arrays

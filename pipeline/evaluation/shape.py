@@ -29,8 +29,9 @@ from pipeline.evaluation.inside import contains
 from pipeline.evaluation.metrics import METRICS, compare_surfaces, volume_iou
 from pipeline.evaluation.profiles import Protocol, shared_protocol
 from pipeline.geometry.clean import merged, without_unused_vertices
-from pipeline.geometry.quality import area, is_watertight
-from pipeline.geometry.quality import volume as enclosed_volume
+from pipeline.geometry.measures import area
+from pipeline.geometry.measures import volume as enclosed_volume
+from pipeline.geometry.quality import is_watertight
 from pipeline.geometry.sampling import points_on_surface
 
 Row = dict[str, Any]

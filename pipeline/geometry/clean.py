@@ -1,11 +1,11 @@
-"""Small repairs that do not move the surface: merging, dropping, splitting and turning faces."""
+"""Cleaning that changes no position: merging vertices and dropping faces; numpy alone."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from pipeline.arrays import Mesh
-from pipeline.geometry.quality import corner_fans, face_cross
+from pipeline.geometry.measures import face_cross
 
 SLIVER = 1e-12  # height over longest edge under which a face counts as having no area
 
@@ -46,13 +46,6 @@ def without_duplicate_faces(mesh: Mesh) -> Mesh:
     return Mesh(mesh.vertices, mesh.faces[np.sort(first)])
 
 
-def with_split_vertices(mesh: Mesh) -> Mesh:
-    """The mesh with an own vertex for every fan of faces, so that no vertex is non-manifold; nothing moves."""
-    fans = corner_fans(mesh)
-    _, first, corner = np.unique(fans, return_index=True, return_inverse=True)
-    return Mesh(mesh.vertices[mesh.faces.reshape(-1)[first]], corner.reshape(-1, 3))
-
-
 def unwelded(mesh: Mesh) -> Mesh:
     """The mesh with three own vertices for every face, which makes it insensitive to windings and shared edges."""
     return Mesh(mesh.triangles.reshape(-1, 3), np.arange(3 * len(mesh.faces)).reshape(-1, 3))
@@ -61,13 +54,3 @@ def unwelded(mesh: Mesh) -> Mesh:
 def flipped(mesh: Mesh) -> Mesh:
     """The mesh inside out."""
     return Mesh(mesh.vertices, mesh.faces[:, ::-1])
-
-
-def with_agreeing_windings(mesh: Mesh) -> Mesh:
-    """Faces turned so that neighbours across two-face edges agree, patch by patch; the first face of a patch stays."""
-    import igl
-
-    if len(mesh.faces) == 0:
-        return mesh
-    turned, _ = igl.bfs_orient(mesh.faces.astype(np.int64))
-    return Mesh(mesh.vertices, turned)

@@ -1,9 +1,10 @@
 """Distances from points to a triangle mesh, single-threaded and in the caller's order.
 
-The scene is a float32 bounding volume hierarchy (open3d, Embree). Zero-area faces are left out of it: they disturb
-its distances by up to 6e-4 of the shape. Queries are sorted along a Morton curve, which makes large meshes 1.2 to
-2.6 times faster and cannot change a value. Meshes are expected near the canonical frame, where float32 is fine
-(6e-8); far from the origin or at extreme scales, centre and scale them first.
+The scene is a float32 bounding volume hierarchy (open3d, Embree), exact to 1e-7 near the canonical frame; far from
+the origin or at extreme scales, centre and scale first. Faces without area are left out, since they disturb it by up
+to 6e-4. A face more than about 200 times as long as high may still be missed in favour of its neighbour: distances
+are then too large, by 3e-4 at most for 0.3 % of the points near the worst meshes measured, never too small. Queries
+are sorted along a Morton curve, which makes large meshes 1.2 to 2.6 times faster and cannot change a value.
 """
 
 from __future__ import annotations

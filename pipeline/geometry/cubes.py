@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.arrays import Mesh, Rejected
 
-NUDGE = 1e-6  # of the largest magnitude: what a value equal to the level becomes, on the outside
+NUDGE = 1e-3  # of the mean step from sample to sample: what a value on the level becomes; less collapses in float32
 MAGNITUDE = 1e4  # the extractor compares products of values with an absolute 2e-16; large values keep it out of the way
 
 
@@ -52,8 +52,10 @@ def _signed(values: np.ndarray, level: float, inside: str) -> np.ndarray:
     if solid.all():
         raise Rejected(f"the field is everywhere inside: all values are {inside} the level {level:g}")
     scaled = (signed * (MAGNITUDE / np.abs(signed).max())).astype(np.float32)
-    scaled[scaled == 0] = NUDGE * MAGNITUDE
-    scaled[solid & (scaled > 0)] = -NUDGE * MAGNITUDE  # inside, but lost to float32
+    on_level = scaled == 0
+    if on_level.any():
+        step = np.float32(NUDGE) * np.abs(np.diff(scaled, axis=0)).mean()
+        scaled[on_level] = np.where(solid[on_level], -step, step)  # inside by less than float32 can say stays inside
     return scaled
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.arrays import Mesh
-from pipeline.geometry.quality import face_cross
+from pipeline.geometry.measures import face_cross
 
 
 def points_on_surface(mesh: Mesh, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

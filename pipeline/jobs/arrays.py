@@ -9,7 +9,7 @@ from typing import Any
 from pipeline import ledger
 from pipeline.jobs.work import read_value
 from pipeline.ledger import Row
-from pipeline.stages import shape_arrays
+from pipeline.shape_arrays import shape_arrays
 from pipeline.store import Store
 
 Table = Mapping[str, tuple[Row, str]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,8 +30,8 @@ class Context:
         return Path(self.runtime["results"])
 
     def timings(self, output: Path) -> Path:
-        """Where the costs of a ledger's shapes are written down, over all runs."""
-        return self.results / "timings" / output.relative_to(self.results)
+        """Where the costs of what an output holds are written down, over all runs."""
+        return self.results / "timings" / output.relative_to(self.results).with_suffix(".jsonl")
 
 
 def open_context(settings: Path) -> Context:
@@ -42,6 +43,8 @@ def open_context(settings: Path) -> Context:
 
 def run_job(arguments: argparse.Namespace, body: Callable[[argparse.Namespace], None]) -> int:
     """Run a job's body with its log; foreseen failures end in one message, others in a traceback and what to do."""
+    # Threads that wait by spinning make everything slow as soon as another process wants a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     progress.start_log(getattr(arguments, "log", None))
     runs.watch_run()
     try:

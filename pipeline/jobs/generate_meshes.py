@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import resource
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from pipeline import files, ledger, seeds
 from pipeline.jobs.arrays import ShapeReader, Table, first_rejection, read_tables
 from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.run_shard import write_ledger
-from pipeline.jobs.shards import StopRequest, Stopped
+from pipeline.jobs.shards import Stopped, StopRequest
 from pipeline.jobs.work import Work, accepted_row, reject, stored_row
 from pipeline.ledger import Row
 from pipeline.progress import LOG, Progress
@@ -101,13 +103,23 @@ class _Batches:
             batch = [s for s in shapes[start : start + size] if first_rejection(self._tables, s) is None]
             if missing.isdisjoint(batch):
                 continue
+            begun = time.perf_counter()
             rows = [row for row in self._reconstruct(model, batch, settings) if row.shape in missing]
+            self._note_costs(rows, (time.perf_counter() - begun) / len(batch))
             yield from rows
             progress.advance(len(rows))
             if stop.signal:
                 LOG.warning("stopped; the shapes of the finished batches are kept and the same command goes on")
                 raise Stopped(128 + stop.signal)
         progress.close()
+
+    def _note_costs(self, rows: Sequence[Row], seconds: float) -> None:
+        """seconds: of one shape, as the mean of its batch."""
+        peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+        for row in rows:
+            cost = {"seconds": round(seconds, 4), "peak_mb": peak}
+            timings = self._context.timings(self._arguments.output)
+            files.append_line(timings, {"shape": row.shape, "status": row.status, **cost})
 
     def _reconstruct(self, model, batch: Sequence[str], settings) -> Iterator[Row]:
         from pipeline.arrays import Rejected
@@ -143,7 +155,9 @@ class _Batches:
 
         runtime = loop.RuntimeSettings(**self._context.runtime["experiments"][self._arguments.experiment])
         tensors, description = checkpoint.decode_weights(self._content())
-        prefix = f"{settings.extraction['checkpoint']}/"
+        # The best weights are kept apart only where they are not the last.
+        wanted = settings.extraction["checkpoint"] if description["best_step"] != description["steps"] else "last"
+        prefix = f"{wanted}/"
         weights = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         model = build(settings, description["train_shapes"])
         checkpoint.assign_weights(model, weights)

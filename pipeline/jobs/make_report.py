@@ -47,30 +47,30 @@ def run(arguments: argparse.Namespace) -> None:
 def _gather(context: Context, layout: Layout, settings) -> Any:
     import pandas as pd
 
+    from pipeline.evaluation.metrics import METRICS
+    from pipeline.evaluation.profiles import PROFILES
     from pipeline.report import tables
     from pipeline.report.page import ReportData
     from pipeline.sources.taxonomy import name_of
 
     folder, config = layout.results / "evaluation", context.work.settings
     text = {"category": str, "id": str, "method": str, "reason": str, "status": str}
-    rows = pd.read_csv(folder / "shapes.csv", dtype=text, keep_default_na=True).fillna({"reason": ""})
-    order = pd.CategoricalDtype(layout.experiments, ordered=True)
-    rows = rows.assign(order=rows["method"].astype(order)).sort_values(["order", "category", "id"]).drop(columns="order")
+    rows = pd.read_csv(folder / "shapes.csv", dtype=text).fillna({"reason": ""})
     rejections = [(r.stage, *r.shape.split("/", 1), r.reason) for r in layout.rejections()]
-    evaluation = config["evaluation"]
     return ReportData(
         study=context.runtime["dataset"],
         rows=rows,
         summary=pd.read_csv(folder / "summary.csv", dtype=text),
         categories=pd.read_csv(folder / "categories.csv", dtype=text),
         rejected=pd.DataFrame(rejections, columns=["stage", "category", "id", "reason"]),
-        cost=pd.DataFrame(costs(layout), columns=["stage", "shapes", "seconds", "peak_mb"]),
+        cost=pd.DataFrame(stage_costs(layout), columns=["stage", "shapes", "seconds", "peak_mb"]),
         gallery=_gallery(context, layout, tables.select_gallery(rows, settings.gallery)),
         curves={name: _history(layout, name) for name in layout.trained},
         configuration=yaml_text(config),
         environment=environment(),
-        protocol={"Points on each surface": f"{evaluation['samples']:,}"},
-        profiles=evaluation["profiles"],
+        profiles={name: PROFILES[name] for name in config["evaluation"]["profiles"]},
+        metrics=METRICS,
+        methods=layout.experiments,
         category_names={category: name_of(category) for category, _ in layout.shards},
         notes=_notes(layout),
     )
@@ -88,7 +88,7 @@ def environment() -> dict[str, str]:
     return {"Python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}", **versions}
 
 
-def costs(layout: Layout) -> list[tuple[str, int, float, float]]:
+def stage_costs(layout: Layout) -> list[tuple[str, int, float, float]]:
     """Stage, shapes computed, seconds and peak memory, over all runs of this folder."""
     costs = []
     for stage, paths in layout.stages():

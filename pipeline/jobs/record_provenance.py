@@ -14,7 +14,7 @@ from typing import Any
 from pipeline import files
 from pipeline.jobs.context import open_context
 from pipeline.jobs.layout import Layout
-from pipeline.jobs.make_report import costs, environment, yaml_text
+from pipeline.jobs.make_report import environment, stage_costs, yaml_text
 
 ROOT = Path(__file__).parent.parent.parent
 RECORDED = ("shapes.csv", "summary.csv", "categories.csv", "metrics.csv", "metrics.parquet")
@@ -32,7 +32,9 @@ def run(arguments: argparse.Namespace) -> None:
     context = open_context(arguments.settings)
     layout = Layout(context.results, **context.work.layout)
     text = yaml_text(context.work.settings)
+    # The crate is the folder of the study, so what it describes must lie in it.
     files.write_atomic(layout.results / "configuration.yaml", text)
+    files.write_atomic(layout.results / "Snakefile", (ROOT / "Snakefile").read_bytes())
     actions = _actions(layout)
     record = {
         "name": f"Isomill study {context.runtime['dataset']}",
@@ -40,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
         "version": version(),
         "commit": _commit(),
         "license": "MIT",
-        "workflow": {**_file(ROOT / "Snakefile", ROOT), "path": "Snakefile"},
+        "workflow": _file(layout.results / "Snakefile", layout.results),
         "engine": "Snakemake",
         "engine_version": importlib.metadata.version("snakemake"),
         "started": min(a["started"] for a in actions),
@@ -65,7 +67,7 @@ def version() -> str:
 
 def _actions(layout: Layout) -> list[dict[str, Any]]:
     """One action per stage. Its times are those its files were written at: a restart may have taken days between."""
-    costs = {stage: (seconds, peak) for stage, _, seconds, peak in costs(layout)}
+    costs = {stage: (seconds, peak) for stage, _, seconds, peak in stage_costs(layout)}
     actions, before = [], [_file(Path(layout.catalogue), layout.results)]
     for stage, paths in layout.stages():
         outputs = [_file(path, layout.results) for path in paths]

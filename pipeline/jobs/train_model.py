@@ -5,6 +5,11 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,7 @@ from pipeline import files, seeds
 from pipeline.fingerprint import key_of
 from pipeline.jobs.arrays import ShapeReader, first_rejection, read_tables
 from pipeline.jobs.context import Context, open_context
+from pipeline.jobs.shards import Stopped
 from pipeline.progress import LOG, Progress
 from pipeline.sources.catalogue import read_catalogue
 from pipeline.store import Damaged, Entry
@@ -44,11 +50,19 @@ def run(arguments: argparse.Namespace) -> None:
     entry = context.store.have(STAGE, key)
     content = _stored(context, entry)
     if content is None:
+        start = time.perf_counter()
         content = _train(arguments, context, tables, usable, digests)
         entry = context.store.put(STAGE, key, content, "safetensors")
+        _note_cost(context.timings(arguments.output), arguments.experiment, time.perf_counter() - start, content)
     else:
         LOG.info("%s: the finished checkpoint of this training is in the store; nothing to train", arguments.experiment)
     _write_outputs(arguments.output, entry, content, arguments.experiment)
+
+
+def _note_cost(timings: Path, experiment: str, seconds: float, content: bytes) -> None:
+    steps, peak = files.tensor_description(content)["steps_made"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    cost = {"seconds": round(seconds, 3), "peak_mb": round(peak, 1), "steps": steps}
+    files.append_line(timings, {"shape": experiment, "status": "ok", **cost})
 
 
 def _splits(catalogue: Path, context: Context) -> dict[str, list[str]]:
@@ -111,7 +125,7 @@ def _train(arguments, context: Context, tables, usable, digests) -> bytes:
         model, reader, loop.device_of(runtime), names=usable["train"], limit=loop.resident_limit(runtime)
     )
     folder = arguments.output.parent
-    with _reporter(arguments.experiment, training.steps) as report:
+    with _reporter(arguments.experiment, training.steps) as report, _explained(loop):
         result = loop.train(
             model,
             data,
@@ -126,6 +140,18 @@ def _train(arguments, context: Context, tables, usable, digests) -> bytes:
     return _encode(result, settings, len(usable["train"]))
 
 
+@contextmanager
+def _explained(loop) -> Iterator[None]:
+    """Foreseen ends of a training as one message each."""
+    try:
+        yield
+    except loop.Interrupted as stop:
+        LOG.warning("%s", stop)
+        raise Stopped(128 + signal.SIGTERM) from None
+    except (loop.NonFiniteLoss, loop.CheckpointMismatch) as problem:
+        raise SystemExit(str(problem)) from None
+
+
 def _run_key(work, digests: dict[str, Any]) -> str:
     """Names a run that may be continued: everything that decides it but its length."""
     training = {name: value for name, value in work.settings["training"].items() if name != "steps"}
@@ -135,13 +161,15 @@ def _run_key(work, digests: dict[str, Any]) -> str:
 def _encode(result, settings: dict[str, Any], train_shapes: int) -> bytes:
     from pipeline.training import checkpoint
 
-    tensors = {f"best/{name}": tensor for name, tensor in result.weights.items()}
-    tensors |= {f"last/{name}": tensor for name, tensor in result.last_weights.items()}
+    tensors = {f"last/{name}": tensor for name, tensor in result.last_weights.items()}
+    if result.best_step != result.steps_done:
+        tensors |= {f"best/{name}": tensor for name, tensor in result.weights.items()}
     description = {
         "method": settings["method"],
         "model": settings["model"],
         "train_shapes": train_shapes,
         "steps": result.steps_done,
+        "steps_made": result.steps_made,
         "best_step": result.best_step,
         "notes": list(result.notes),
         "history": result.history,
@@ -179,9 +207,9 @@ def _write_outputs(output: Path, entry: Entry, content: bytes, experiment: str) 
 
 
 def _history_text(history: list[dict[str, float]]) -> str:
-    columns = list(dict.fromkeys(name for row in history for name in row))
+    columns = ["step", *sorted({name for row in history for name in row} - {"step"})]
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns or ["step"], lineterminator="\n")
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
     return stream.getvalue()

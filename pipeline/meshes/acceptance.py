@@ -10,17 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.arrays import Mesh, Rejected
-from pipeline.geometry.clean import with_split_vertices
 from pipeline.geometry.closest import Scene
-from pipeline.geometry.quality import (
-    area,
-    component_count,
-    edge_counts,
-    face_areas,
-    face_normals,
-    nonmanifold_vertices,
-    volume,
-)
+from pipeline.geometry.measures import area, volume
+from pipeline.geometry.quality import component_count, edge_counts, nonmanifold_vertices
+from pipeline.geometry.repair import with_split_vertices
+from pipeline.geometry.sampling import points_on_surface
 
 if TYPE_CHECKING:
     from pipeline.meshes.watertight import AcceptanceSettings
@@ -48,7 +42,7 @@ class Original:
     def judge(self, candidate: Mesh) -> dict[str, Any]:
         """Figures of an accepted candidate; raises Rejected with the first test it fails."""
         self._check_topology(candidate)
-        added = self.scene.distance(surface_points(candidate, self.settings.samples)[0])
+        added = self.scene.distance(_points(candidate, self.settings.samples)[0])
         lost = Scene(candidate).distance(self.outer)
         self._check_distances(candidate, added, lost)
         return {
@@ -90,23 +84,9 @@ class Original:
             raise Rejected(f"the longest edge changed by {change:.1%}")
 
 
-def surface_points(mesh: Mesh, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points uniform by area (count, 3) and their faces (count,); always the same ones, since they decide by count."""
-    rng = np.random.default_rng(0)
-    steps = np.cumsum(face_areas(mesh))
-    faces = np.searchsorted(steps, rng.random(count) * steps[-1], side="right").clip(max=len(steps) - 1)
-    u, v = rng.random((2, count, 1))
-    # Points past the diagonal are mirrored back: the square folds onto the triangle and stays uniform.
-    beyond = u + v > 1
-    u, v = np.where(beyond, 1 - u, u), np.where(beyond, 1 - v, v)
-    a, b, c = mesh.triangles[faces].transpose(1, 0, 2)
-    return a + u * (b - a) + v * (c - a), faces
-
-
 def outer_points(mesh: Mesh, scene: Scene, count: int, directions: int) -> np.ndarray:
     """Those of `count` surface points that can be seen from infinity in one of the directions, (n, 3)."""
-    points, faces = surface_points(mesh, count)
-    normals = face_normals(mesh)[faces]
+    points, normals = _points(mesh, count)
     hidden = np.arange(count)
     for views in np.array_split(_sphere_directions(directions), directions // VIEWS_AT_ONCE):
         facing = np.einsum("nk,vk->nv", normals[hidden], views)
@@ -126,6 +106,11 @@ def _sphere_directions(count: int) -> np.ndarray:
     ring = np.sqrt(1 - height**2)
     spiral = np.stack([ring * np.cos(turn), ring * np.sin(turn), height], axis=1)
     return spiral[np.random.default_rng(0).permutation(count)]
+
+
+def _points(mesh: Mesh, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points on the surface and their normals; always the same ones, so that a verdict does not hang on a seed."""
+    return points_on_surface(mesh, count, np.random.default_rng(0))
 
 
 def _longest_edge(mesh: Mesh) -> float:

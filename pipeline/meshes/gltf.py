@@ -105,20 +105,23 @@ class _Reader:
         mode = primitive.get("mode", TRIANGLES)
         if mode not in (TRIANGLES, STRIP, FAN):  # points and lines have no surface
             return Mesh(np.zeros((0, 3)), np.zeros((0, 3)))
-        points = self._accessor(primitive["attributes"]["POSITION"]).astype(np.float64)
-        named = self._accessor(primitive["indices"]) if "indices" in primitive else np.arange(len(points))
-        corners = named.reshape(-1).astype(np.int64)
+        points = self._accessor(primitive["attributes"]["POSITION"], "VEC3").astype(np.float64)
+        corners = np.arange(len(points))
+        if "indices" in primitive:
+            corners = self._accessor(primitive["indices"], "SCALAR").reshape(-1).astype(np.int64)
         if len(corners) and corners.max() >= len(points):
             raise Rejected(f"a face names vertex {corners.max()} of {len(points)}: index out of range")
         return Mesh(points, _triangles(corners, mode))
 
-    def _accessor(self, index: int) -> np.ndarray:
+    def _accessor(self, index: int, kind: str) -> np.ndarray:
         """The values an accessor describes, (count, width); whole numbers declared as normalised become fractions."""
         accessor = self.document["accessors"][index]
+        if accessor["type"] != kind:
+            raise Rejected(f"an accessor is of type {shown(str(accessor['type']).encode())} where {kind} is needed")
         if "sparse" in accessor or "bufferView" not in accessor:
             raise Rejected("sparse or empty accessors are not read")
         view = self.document["bufferViews"][accessor["bufferView"]]
-        dtype, width = np.dtype(COMPONENTS[accessor["componentType"]]), WIDTHS[accessor["type"]]
+        dtype, width = np.dtype(COMPONENTS[accessor["componentType"]]), WIDTHS[kind]
         count, stride = accessor["count"], view.get("byteStride", dtype.itemsize * width)
         inner, outer = accessor.get("byteOffset", 0), view.get("byteOffset", 0)
         needed = inner + stride * (count - 1) + dtype.itemsize * width

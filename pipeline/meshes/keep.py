@@ -5,32 +5,49 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.arrays import Mesh, Rejected
-from pipeline.geometry.clean import flipped, with_agreeing_windings, with_split_vertices, without_unused_vertices
+from pipeline.geometry.clean import flipped, without_degenerate_faces, without_unused_vertices
 from pipeline.geometry.closest import Scene
-from pipeline.geometry.quality import edge_counts, face_components, self_intersections, volume
+from pipeline.geometry.measures import volume
+from pipeline.geometry.quality import edge_counts, face_components, is_winding_consistent, self_intersections
+from pipeline.geometry.repair import simplified, with_agreeing_windings, with_split_vertices
+
+COLLAPSE = 1e-9  # longest edges; how far the surface may move where faces without area are taken out of a closed mesh
 
 
 def solid(mesh: Mesh) -> Mesh:
     """The solid that a closed mesh bounds, its surface unchanged where it is seen.
 
-    mesh: vertices merged, without degenerate or duplicate faces. Windings are made to agree and to point outward.
-    Parts that do not touch are judged by nesting: a part inside another and wound inward is a cavity and stays, one
-    wound outward is inside solid matter and goes. Closed parts that cross are united exactly (manifold3d). Raises
-    Rejected for everything else: open or non-manifold edges, a part that crosses itself, an inverted part inside
-    others that cross.
+    mesh: vertices welded, without duplicate faces. Windings are made to agree and to point outward. Parts that do not
+    touch are judged by nesting: a part inside another and wound inward is a cavity and stays, one wound outward is
+    inside solid matter and goes. Closed parts that cross are united exactly (manifold3d). Raises Rejected for
+    everything else: open or non-manifold edges, a part that crosses itself, an inverted part inside others that cross.
     """
-    counts = edge_counts(mesh)
-    if counts["boundary"] or counts["nonmanifold"]:
-        raise Rejected(f"open edges: {counts['boundary']}, edges of more than two faces: {counts['nonmanifold']}")
-    mesh = with_split_vertices(with_agreeing_windings(mesh))
-    if edge_counts(mesh)["misoriented"]:
-        raise Rejected("its faces cannot be oriented")
+    mesh = _oriented(mesh)
     parts = split(mesh)
     if not self_intersections(mesh):
         return nested(parts)
     if any(self_intersections(part) for part in parts):
         raise Rejected("a part crosses itself")
     return united(parts)
+
+
+def _oriented(mesh: Mesh) -> Mesh:
+    """The closed mesh as a manifold of agreeing windings without degenerate faces."""
+    proper = without_degenerate_faces(mesh)
+    needed = len(proper.faces) < len(mesh.faces) and _open_edges(mesh) == (0, 0)  # flat faces may close gaps
+    mesh = mesh if needed else proper
+    boundary, crowded = _open_edges(mesh)
+    if boundary or crowded:
+        raise Rejected(f"open edges: {boundary}, edges of more than two faces: {crowded}")
+    mesh = with_split_vertices(with_agreeing_windings(mesh))
+    if not is_winding_consistent(mesh):
+        raise Rejected("its faces cannot be oriented")
+    return simplified(mesh, COLLAPSE) if needed else mesh
+
+
+def _open_edges(mesh: Mesh) -> tuple[int, int]:
+    counts = edge_counts(mesh)
+    return counts["boundary"], counts["nonmanifold"]
 
 
 def split(mesh: Mesh) -> list[Mesh]:

@@ -12,9 +12,22 @@ from pipeline.geometry.polygons import Polygons
 from pipeline.meshes.text import Limits, announced_too_much, floats, shown
 
 TYPES = {
-    **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"},
-    **{"int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4"},
-    **{"float": "f4", "double": "f8", "float32": "f4", "float64": "f8"},
+    "char": "i1",
+    "uchar": "u1",
+    "short": "i2",
+    "ushort": "u2",
+    "int": "i4",
+    "uint": "u4",
+    "int8": "i1",
+    "uint8": "u1",
+    "int16": "i2",
+    "uint16": "u2",
+    "int32": "i4",
+    "uint32": "u4",
+    "float": "f4",
+    "double": "f8",
+    "float32": "f4",
+    "float64": "f8",
 }
 FORMATS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 END, OLD_MAC_END = re.compile(rb"[\r\n]end_header\r?\n"), re.compile(rb"\rend_header\r")  # data may begin with LF
@@ -215,8 +228,7 @@ def _faces(table: dict[str, Column]) -> tuple[np.ndarray, np.ndarray]:
     column = next((table[name] for name in CORNER_LISTS if name in table), None)
     if column is None or column.sizes is None:
         raise Rejected("the faces have no list of vertex indices")
-    with np.errstate(invalid="ignore"):
-        corners = column.values.astype(np.int64)
+    corners = column.values.astype(np.int64)
     if (corners != column.values).any():
         raise Rejected("a face names a vertex by a number that is not whole")
     return corners, column.sizes

@@ -16,8 +16,8 @@ from pipeline.geometry.closest import Scene
 from pipeline.geometry.cubes import isosurface
 
 BAND = 2  # voxels beyond the offset in which distances are exact
-STRIDES = (16, 4, 1)  # blocks are queried at their centres, and cut up only where the surface may be near
-BLOCKS_AT_ONCE = 10_000  # cut up together; bounds the memory for their nodes
+STRIDES = (16, 8, 4, 2, 1)  # blocks are queried at their centres, and cut up only where the surface may be near
+BLOCKS_AT_ONCE = 100_000  # cut up together; bounds the memory for their nodes
 LEAST_DEPTH = 1e-3  # voxels; how far inside a solid sample lies at least, so that none is on the level
 
 
@@ -48,20 +48,6 @@ def drawn_back(shell: Mesh, scene: Scene, resolution: int, remaining: float) -> 
     length = np.linalg.norm(away, axis=1, keepdims=True)
     shorter = np.minimum(1.0, remaining / resolution / np.maximum(length, 1e-12))
     return Mesh(target + away * shorter, shell.faces)
-
-
-def simplified(mesh: Mesh, tolerance: float) -> Mesh:
-    """The mesh with fewer faces, nowhere moved by more than `tolerance`, still manifold (manifold3d).
-
-    Raises Rejected where the mesh is not manifold to begin with.
-    """
-    from manifold3d import Error, Manifold, Mesh64
-
-    solid = Manifold(Mesh64(mesh.vertices, mesh.faces.astype(np.uint64)))
-    if solid.status() != Error.NoError or solid.is_empty():
-        raise Rejected(f"it cannot be simplified ({solid.status()})")
-    result = solid.simplify(tolerance).to_mesh64()
-    return Mesh(result.vert_properties[:, :3], result.tri_verts)
 
 
 def _distance_grid(scene: Scene, corner: np.ndarray, shape: np.ndarray, resolution: int, most: float) -> np.ndarray:

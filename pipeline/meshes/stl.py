@@ -28,7 +28,7 @@ def facets_announced(content: bytes) -> int:
 
 def is_binary_stl(content: bytes) -> bool:
     """Whether the size is just that of the number of facets announced; a binary file may begin with "solid" too."""
-    return len(content) == HEADER + RECORD * facets_announced(content)
+    return len(content) >= HEADER and len(content) == HEADER + RECORD * facets_announced(content)
 
 
 def _is_text(content: bytes) -> bool:

@@ -57,6 +57,8 @@ class WatertightSettings(Settings):
     """Alpha wrap: distance of the wrap from the surface, in diagonals of the bounding box."""
     simplify: PositiveFloat | None = 1e-4
     """How far the surface may move when faces are saved, in longest edges; null keeps every face. Not for keep."""
+    weld: PositiveFloat = 1e-7
+    """Raw vertices nearer to each other than this are one, in longest edges; the default is float32's own rounding."""
     min_faces: PositiveInt = 4
     """Raw meshes of fewer faces than this are rejected: a solid has at least four."""
     acceptance: AcceptanceSettings = AcceptanceSettings()
@@ -74,11 +76,12 @@ from pipeline.geometry.clean import (
     without_duplicate_faces,
     without_unused_vertices,
 )
-from pipeline.geometry.closest import Scene
-from pipeline.geometry.quality import volume
+from pipeline.geometry.closest import Scene, without_zero_area
+from pipeline.geometry.measures import volume
+from pipeline.geometry.repair import simplified, welded
 from pipeline.meshes.acceptance import Original
 from pipeline.meshes.keep import solid
-from pipeline.meshes.shell import drawn_back, offset_shell, simplified
+from pipeline.meshes.shell import drawn_back, offset_shell
 
 
 def make_watertight(raw: Mesh, settings: WatertightSettings) -> Product:
@@ -87,29 +90,30 @@ def make_watertight(raw: Mesh, settings: WatertightSettings) -> Product:
     raw: any triangles with finite vertices, in any frame; the result is in the same frame. Work is done in float64 in
     the normalised frame (bounding box centred, longest edge 1), so neither size nor position matters.
 
-    Figures: `link` (the method), `refused` (why those before it failed), and in units of the longest edge `volume`,
-    `area`, `thickness` (twice the volume over the area), `d_in_mean` and `d_in_max` (from the outer raw surface to the
-    result), `d_out_mean` and `d_out_max` (back), with `faces` and `components`. The status is "ok" for keep, else
+    Figures: `link` (the method), `refused` (why those before it failed), `faces`, `components`, and in units of the
+    longest edge `volume`, `area`, `thickness` (twice the volume over the area), `d_in_mean` and `d_in_max` (from the
+    outer raw surface to the result), `d_out_mean` and `d_out_max` (back). The status is "ok" for keep, else
     "repaired". Raises Rejected where there is no surface, or no method gives an acceptable result.
     """
     centre, extent = _frame(raw)
-    mesh = _cleaned(Mesh((raw.vertices - centre) / extent, raw.faces))
+    whole = welded(merged(Mesh((raw.vertices - centre) / extent, raw.faces)), settings.weld)
+    whole = without_duplicate_faces(whole)
+    mesh = without_unused_vertices(without_zero_area(without_degenerate_faces(whole)))
     if len(mesh.faces) < settings.min_faces:
-        raise Rejected(f"{len(mesh.faces)} faces have area; a solid needs at least {settings.min_faces}")
+        raise Rejected(f"faces with an area of their own: {len(mesh.faces)}; a solid needs {settings.min_faces}")
     scene = Scene(mesh)
     original = Original(mesh, scene, settings.acceptance, settings.resolution)
     refused = {}
     for link in settings.chain:
         try:
-            closed = _outward(_closed(link, mesh, scene, settings))
+            closed = _outward(solid(whole) if link == "keep" else _wrapped(link, mesh, scene, settings))
             figures = original.judge(closed)
         except Rejected as reason:
             refused[link] = str(reason)
             continue
         result = Mesh(closed.vertices * extent + centre, closed.faces)
-        return Product(
-            result, {"link": link, "refused": refused, **figures}, status="ok" if link == "keep" else "repaired"
-        )
+        status = "ok" if link == "keep" else "repaired"
+        return Product(result, {"link": link, "refused": refused, **figures}, status=status)
     reasons = "; ".join(f"{link}: {reason}" for link, reason in refused.items())
     raise Rejected(f"no method closes it ({reasons})")
 
@@ -127,22 +131,16 @@ def _frame(raw: Mesh) -> tuple[np.ndarray, float]:
     return low / 2 + high / 2, extent
 
 
-def _cleaned(mesh: Mesh) -> Mesh:
-    return without_unused_vertices(without_duplicate_faces(without_degenerate_faces(merged(mesh))))
-
-
-def _closed(link: Link, mesh: Mesh, scene: Scene, settings: WatertightSettings) -> Mesh:
-    """What one method makes of the mesh, before any test; raises Rejected where it makes nothing."""
-    if link == "keep":
-        return solid(mesh)
+def _wrapped(link: Link, mesh: Mesh, scene: Scene, settings: WatertightSettings) -> Mesh:
+    """A new surface round the mesh by one method, before any test; raises Rejected where there is none."""
     if link == "alpha_wrap":
         wrap = alpha_wrap(mesh, settings.alpha, settings.wrap_offset)
-    elif link == "shell":
+    elif link == "thick_shell":
+        wrap = offset_shell(mesh, scene, settings.resolution, settings.padding, settings.thick_offset)
+    else:
         wrap = offset_shell(mesh, scene, settings.resolution, settings.padding, settings.offset)
         if settings.shrink is not None:
             wrap = drawn_back(wrap, scene, settings.resolution, settings.shrink)
-    else:
-        wrap = offset_shell(mesh, scene, settings.resolution, settings.padding, settings.thick_offset)
     return simplified(wrap, settings.simplify) if settings.simplify else wrap
 
 

@@ -276,8 +276,9 @@ class DeepSdf(Model):
             for step in range(settings.iterations):
                 decay = 0.1 if 2 * step >= settings.iterations else 1.0
                 optimiser.param_groups[0]["lr"] = settings.learning_rate * decay
+                points, distances = sample_window(observations, places[:, step], settings.samples)
                 # Summed over shapes: Adam works entry by entry, so each code moves as if it were alone.
-                error = self._clamped_l1(code, *_window(observations, places[:, step], settings.samples)).mean(dim=1)
+                error = self._clamped_l1(code, points, distances).mean(dim=1)
                 cost = error.sum() + settings.code_regularisation * code.square().mean(dim=1).sum()
                 (code.grad,) = torch.autograd.grad(cost, [code])
                 optimiser.step()
@@ -302,7 +303,7 @@ def _sides(inside: Tensor, total: int) -> tuple[Tensor, Tensor]:
     return torch.where(inside > 0, inside, total), torch.where(inside < total, inside, 0)
 
 
-def _window(observations: dict[str, Tensor], places: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def sample_window(observations: dict[str, Tensor], places: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Points (B, count, 3) and distances (B, count) in a row from the places (B, 2) of either side, wrapping around."""
     distances = observations["sdf"]
     below, start = _sides(observations["inside"], distances.shape[1])
@@ -310,7 +311,7 @@ def _window(observations: dict[str, Tensor], places: Tensor, count: int) -> tupl
     steps = torch.arange(count, device=distances.device)
     half = count // 2
     negative = ((places[:, :1] * below[:, None]).long() + steps[:half]) % below[:, None]
-    positive = start[:, None] + ((places[:, 1:] * above[:, None]).long() + steps[half:]) % above[:, None]
+    positive = start[:, None] + ((places[:, 1:] * above[:, None]).long() + steps[: count - half]) % above[:, None]
     index = torch.cat([negative, positive], dim=1)
     shapes = torch.arange(len(index), device=index.device)
     return gather_points(observations["points"], shapes, index), gather_points(distances, shapes, index)

@@ -165,6 +165,7 @@ class Onet(Model):
         entropy = F.binary_cross_entropy_with_logits(logits, batch["occupancies"], reduction="sum")
         return {"loss": entropy / len(logits)}
 
+    @torch.no_grad()
     def encode(self, observations: dict[str, Tensor], seeds: Sequence[int]) -> dict[str, Tensor]:
         """{"code": (B, code)}."""
         return {"code": self.network.encoder(observations["points"])}

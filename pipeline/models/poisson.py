@@ -27,7 +27,7 @@ class ModelSettings(Settings):
     side along a spanning tree (fails on thin parts and separate components)."""
 
     neighbours: Annotated[int, Field(ge=3)] = 30
-    """Nearest points that an estimated normal is fitted to and oriented by."""
+    """Nearest points that an estimated normal is fitted to and oriented by; 30 suits noisy clouds, 10 thin parts."""
 
     depth: Annotated[int, Field(ge=1, le=12)] = 8
     """Depth of the octree; the finest cells are the cube's edge divided by 2^depth. 6 suits 300 to 3000 noisy points,

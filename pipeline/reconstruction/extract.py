@@ -62,7 +62,8 @@ from pipeline.arrays import Mesh, Product, Rejected
 from pipeline.geometry.clean import without_unused_vertices
 from pipeline.geometry.cubes import isosurface
 from pipeline.geometry.field import Quantity, raw_level
-from pipeline.geometry.quality import face_areas, face_components
+from pipeline.geometry.measures import face_areas
+from pipeline.geometry.quality import face_components
 from pipeline.reconstruction.dense import Lattice
 from pipeline.reconstruction.mise import Refinement, lattice_positions
 

@@ -30,7 +30,7 @@ import numpy as np
 from pipeline.arrays import Product, Rejected
 from pipeline.models import registry
 from pipeline.reconstruction.extract import ExtractionSettings, extract
-from pipeline.stages import shape_arrays
+from pipeline.shape_arrays import shape_arrays
 
 Products = Mapping[str, Mapping[str, np.ndarray]]
 

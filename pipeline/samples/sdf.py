@@ -40,7 +40,7 @@ def compute_sdf(mesh: Mesh, sets: Mapping[str, np.ndarray], settings: SdfSetting
     return Product(
         value,
         figures={"inside_share": {name: share(distances < 0) for name, distances in value.items()}},
-        encoding={name: encoding for name in value},
+        encoding=dict.fromkeys(value, encoding),
     )
 
 

@@ -25,7 +25,7 @@ class SurfaceSettings(Settings):
 import numpy as np
 
 from pipeline.arrays import Mesh, Product, Rejected
-from pipeline.geometry.quality import area, face_cross
+from pipeline.geometry.measures import area, face_cross
 from pipeline.samples.solid import significant
 from pipeline.storage import points_encoding, rounded
 

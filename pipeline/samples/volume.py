@@ -24,7 +24,7 @@ class VolumeSettings(Settings):
 import numpy as np
 
 from pipeline.arrays import Mesh, Product
-from pipeline.geometry.quality import volume
+from pipeline.geometry.measures import volume
 from pipeline.samples.solid import queryable, share, significant
 from pipeline.storage import bits_encoding, points_encoding, rounded
 

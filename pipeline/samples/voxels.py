@@ -19,7 +19,7 @@ class VoxelSettings(Settings):
 import numpy as np
 
 from pipeline.arrays import Mesh, Product
-from pipeline.geometry.quality import volume
+from pipeline.geometry.measures import volume
 from pipeline.samples.solid import queryable, share, significant
 from pipeline.storage import bits_encoding
 

@@ -244,7 +244,6 @@ def _publish(part: Path, destination: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    destination.unlink(missing_ok=True)  # renaming one hard link of a file onto another would do nothing
     os.replace(part, destination)
     folder = os.open(destination.parent, os.O_RDONLY)
     try:

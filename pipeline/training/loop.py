@@ -140,7 +140,7 @@ def train(
     if model.declaration.trains == "directly":
         model.fit(data)
         weights = weights_of(model)
-        return TrainResult(weights, weights, [], steps_done=0, steps_made=0, best_step=0)
+        return TrainResult(weights, weights, [], steps_done=0, best_step=0)
     device = device_of(runtime)
     with (
         surroundings.stop_signals() as stop,

@@ -45,17 +45,17 @@ class TrainResult:
     """What a training gives.
 
     weights: the best by validation, else the last; both on the CPU. history: one row per log interval, deterministic.
-    steps_done: of the whole run. steps_made: of them, those of this call. best_step: the step of `weights`.
-    notes: what a reader should know, such as why a run started over.
+    steps_done: of the whole run. best_step: the step of `weights`. notes: what a reader should know, such as why a run
+    started over. steps_made: those of steps_done that this call made.
     """
 
     weights: dict[str, Tensor]
     last_weights: dict[str, Tensor]
     history: list[dict[str, float]]
     steps_done: int
-    steps_made: int
     best_step: int
     notes: tuple[str, ...] = ()
+    steps_made: int = 0
 
 
 @dataclass
@@ -222,9 +222,8 @@ class Run:
         with self.average.in_place():
             last = checkpoint.weights_of(self.model)
         best = self.best if self.best.weights else _Best(step=self.step, weights=last)
-        return TrainResult(
-            best.weights, last, self.history, self.step, self.step - self.first, best.step, tuple(self.notes)
-        )
+        made = self.step - self.first
+        return TrainResult(best.weights, last, self.history, self.step, best.step, tuple(self.notes), made)
 
 
 def _optimiser(model: Model, settings: TrainingSettings) -> torch.optim.Optimizer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,18 +24,16 @@ class HeldOut:
     labels: list[np.ndarray]
 
     @classmethod
-    def of(cls, model: Model, shapes: Sequence[ShapeArrays], points: int, seed: int) -> HeldOut:
+    def of(cls, model: Model, shapes: Iterable[ShapeArrays], points: int, seed: int) -> HeldOut:
         """The first `points` volume points of each shape, and one seeded observation of it."""
-        labels = [f"validation {i}" for i in range(len(shapes))]
-        return cls(
-            [
-                model.observe(arrays, rng_for(seed, "observe", label))
-                for arrays, label in zip(shapes, labels, strict=True)
-            ],
-            [torch_seed(seed, "encode", label) for label in labels],
-            [arrays["volume.points"][:points] for arrays in shapes],
-            [arrays["volume.occupancies"][:points] for arrays in shapes],
-        )
+        held_out = cls([], [], [], [])
+        for i, arrays in enumerate(shapes):
+            label = f"validation {i}"
+            held_out.observations.append(model.observe(arrays, rng_for(seed, "observe", label)))
+            held_out.seeds.append(torch_seed(seed, "encode", label))
+            held_out.queries.append(arrays["volume.points"][:points])
+            held_out.labels.append(arrays["volume.occupancies"][:points])
+        return held_out
 
     def mean_iou(self, model: Model, batch: int, device: torch.device) -> float:
         """Mean over shapes at the model's own level; NaN where no shape has an inside point."""

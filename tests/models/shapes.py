@@ -16,9 +16,7 @@ BLOCKS = (
     ((0.36, 0.30, 0.50), (-0.25, -0.25, 0.15)),
 )
 # The same with its axes in another order and one of them mirrored: a mix-up cannot serve both.
-TURNED = tuple(
-    ((y, z, x), (-cy, cz, cx)) for (x, y, z), (cx, cy, cz) in BLOCKS
-)
+TURNED = tuple(((y, z, x), (-cy, cz, cx)) for (x, y, z), (cx, cy, cz) in BLOCKS)
 
 TINY = {
     "onet": {

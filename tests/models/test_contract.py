@@ -74,7 +74,9 @@ def test_unknown_model_is_refused_with_the_nearest_name():
 def test_declaration_agrees_with_the_class(name):
     model = tiny_model(name)
     assert model.declaration == registry.head(name).DECLARATION
-    offers = {verb: getattr(type(model), verb) is not getattr(Model, verb) for verb in ("surface", "field", "fit", "loss")}
+    offers = {
+        verb: getattr(type(model), verb) is not getattr(Model, verb) for verb in ("surface", "field", "fit", "loss")
+    }
     assert offers == {
         "surface": model.declaration.quantity == "surface",
         "field": model.declaration.quantity != "surface",
@@ -159,7 +161,7 @@ def test_field_ignores_the_order_of_observed_points(name, shapes, queries):
 
 
 OVERFIT = {
-    "onet": ({"hidden": 64, "queries": 512}, {}, {"steps": 600}),
+    "onet": ({"hidden": 64, "queries": 512, "observation": {"points": 300}}, {}, {"steps": 1000}),
     "deepsdf": ({"dims": (64,) * 4, "samples": 512}, {"iterations": 100, "learning_rate": 0.02}, {"steps": 1000}),
 }
 
@@ -167,7 +169,7 @@ OVERFIT = {
 @pytest.mark.parametrize("name", GRADIENT)
 def test_two_shapes_without_symmetry_are_learnt(name, tmp_path):
     """Both are seen at once, so a field that swaps axes, signs or shapes cannot reach the bound."""
-    settings, inference, training = OVERFIT.get(name, ({}, {}, {"steps": 600}))
+    settings, inference, training = OVERFIT.get(name, ({}, {}, {"steps": 1000}))
     model = tiny_model(name, 2, inference=inference, **settings)
     shapes = [block_arrays(BLOCKS, 20_000), block_arrays(TURNED, 20_000, seed=1)]
     train(

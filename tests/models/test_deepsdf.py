@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from pipeline.arrays import Rejected
 from pipeline.models.contract import stack_observations
-from pipeline.models.deepsdf import SCALE, Decoder, DeepSdf, InferenceSettings, ModelSettings
+from pipeline.models.deepsdf import SCALE, Decoder, DeepSdf, InferenceSettings, ModelSettings, sample_window
 from pipeline.training.data import ResidentData
 from pipeline.training.loop import TrainingSettings
 from pipeline.training.schedule import learning_rate_factor
@@ -124,7 +124,7 @@ def constant(model: DeepSdf, value: float) -> DeepSdf:
 
 def test_field_is_in_canonical_units():
     model = constant(tiny_model("deepsdf"), 0.05)
-    value = model.field({"code": torch.zeros((1, 8))}, torch.zeros((1, 1, 3)))
+    value = model.field({"code": torch.zeros((1, 8))}, torch.zeros((1, 1, 3))).detach()
     assert float(value) == pytest.approx(0.05 / SCALE, rel=1e-5)
 
 
@@ -218,6 +218,18 @@ def test_observed_samples_are_the_prepared_ones_shuffled_within_their_sign():
     for part in (slice(None, inside), slice(inside, None)):
         rows = [np.column_stack([s["points"][part], s["sdf"][part]]) for s in (plain, seen)]
         assert sorted(map(tuple, rows[0])) == sorted(map(tuple, rows[1]))
+
+
+def test_windows_take_samples_in_a_row_from_both_signs_and_wrap_around():
+    distances = torch.tensor([[-3.0, -2.0, -1.0, 1.0, 2.0, 3.0, 4.0], [-1.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]])
+    observations = {
+        "points": distances[..., None].expand(-1, -1, 3),
+        "sdf": distances,
+        "inside": torch.tensor([3, 1]),
+    }
+    points, seen = sample_window(observations, torch.tensor([[0.7, 0.5], [0.9, 0.9]]), 6)
+    assert seen.tolist() == [[-1.0, -3.0, -2.0, 3.0, 4.0, 1.0], [-1.0, -1.0, -1.0, 6.0, 1.0, 2.0]]
+    assert torch.equal(points, seen[..., None].expand(-1, -1, 3))
 
 
 def test_codes_depend_on_the_shapes_own_seed():

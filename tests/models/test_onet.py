@@ -56,7 +56,7 @@ def test_fresh_logits_do_not_depend_on_the_code_and_do_after_one_step():
 
     def difference() -> float:
         model.eval()
-        return float((model.network.decoder(queries, one) - model.network.decoder(queries, other)).abs().max())
+        return (model.network.decoder(queries, one) - model.network.decoder(queries, other)).abs().max().item()
 
     assert difference() == 0.0
     data = ResidentData.for_model(model, [block_arrays(), block_arrays(seed=1)])

@@ -72,13 +72,15 @@ def test_off_centre_blocks_are_found_where_they_are():
     assert volume(mesh) == pytest.approx(0.60 * 0.36 * 0.30 + 0.30 * 0.50 * 0.40 + 0.36 * 0.30 * 0.50, rel=0.03)
 
 
-def test_trimming_cuts_the_sparsest_vertices_away():
+def test_trimming_cuts_the_vertices_among_the_sparsest_points_away():
     points, normals = sphere_cloud()
-    low = points[:, 2] < 0.2
-    closed = reconstruct(points[low], normals[low], ModelSettings(depth=5))
-    trimmed = reconstruct(points[low], normals[low], ModelSettings(depth=5, trim_quantile=0.05))
+    kept = (points[:, 2] < 0.2) | (np.arange(len(points)) % 10 == 0)
+    closed = reconstruct(points[kept], normals[kept], ModelSettings(depth=5))
+    trimmed = reconstruct(points[kept], normals[kept], ModelSettings(depth=5, trim_quantile=0.05))
+    removed = {tuple(v) for v in closed.vertices} - {tuple(v) for v in trimmed.vertices}
     assert is_closed(closed) and not is_closed(trimmed)
-    assert len(trimmed.vertices) == pytest.approx(0.95 * len(closed.vertices), rel=0.01)
+    assert len(removed) == pytest.approx(0.05 * len(closed.vertices), rel=0.1)
+    assert np.mean([z > 0.15 for _, _, z in removed]) > 0.95
 
 
 def test_normals_are_observed_only_where_they_are_given():

@@ -5,7 +5,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.arrays import Product, Rejected
-from pipeline.geometry.quality import area, is_watertight, volume
+from pipeline.geometry.measures import area, volume
+from pipeline.geometry.quality import is_watertight
 from pipeline.reconstruction.extract import ROW_POINTS, ExtractionSettings, extract
 from pipeline.settings import module_head
 from tests import solids

@@ -102,7 +102,7 @@ def test_links_devices_and_encrypted_members_are_refused(tmp_path):
         infos[2].flag_bits |= 1
         infos[3].external_attr = (stat.S_IFREG | stat.S_ISUID | 0o755) << 16
 
-    path = write_zip(tmp_path / "a.zip", {name: TETRAHEDRON for name in ("link", "device", "secret", "good")}, spoil)
+    path = write_zip(tmp_path / "a.zip", dict.fromkeys(("link", "device", "secret", "good"), TETRAHEDRON), spoil)
     found = reasons(path)
     assert "symbolic link" in found["link"]
     assert "device" in found["device"]
@@ -161,7 +161,7 @@ def test_wrong_checksum_and_wrong_size_are_found_on_reading(tmp_path):
         infos[1].file_size -= 1
         infos[2].file_size += 1
 
-    path = write_zip(tmp_path / "a.zip", {name: TETRAHEDRON for name in "abc"}, spoil)
+    path = write_zip(tmp_path / "a.zip", dict.fromkeys("abc", TETRAHEDRON), spoil)
     for member in list_members(path, LIMITS):
         with pytest.raises(archives.MemberError, match="size or CRC-32"):
             read_member(path, member.location("a.zip"), LIMITS)

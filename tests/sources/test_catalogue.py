@@ -1,6 +1,9 @@
 """The catalogue as text, splits of found shapes, and reading raw files."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -106,6 +109,20 @@ def test_a_file_that_grew_beyond_the_limit_is_rejected(tmp_path):
         read_raw(file_location(tmp_path / "a.obj"), tmp_path, ReadLimits(max_bytes=99))
 
 
+def test_a_file_changed_while_it_is_read_is_rejected(tmp_path, monkeypatch):
+    path, real = tmp_path / "a.obj", os.fstat
+    path.write_bytes(TETRAHEDRON)
+    clock = iter(range(10))
+
+    def fstat(descriptor):
+        os.utime(path, ns=(0, next(clock)))  # somebody writes between the first look and the second
+        return real(descriptor)
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    with pytest.raises(Rejected, match="changed while it was read"):
+        read_raw(file_location(path), tmp_path)
+
+
 def test_a_lost_folder_or_archive_is_no_fault_of_the_shape(tmp_path):
     with pytest.raises(SourceError, match="not there any more"):
         read_raw({"kind": "file", "path": "lost/a.obj"}, tmp_path)
@@ -119,3 +136,14 @@ def test_a_lost_folder_or_archive_is_no_fault_of_the_shape(tmp_path):
 def test_names_are_written_out_as_text():
     assert readable("stuhl_椅子") == "stuhl_椅子"
     assert readable(os.fsdecode(b"chair\xff.obj")) == r"chair\xff.obj"
+
+
+def test_listing_loads_neither_numpy_nor_a_network_library():
+    code = (
+        "import sys, pipeline.sources.directory, pipeline.sources.download, pipeline.sources.shapenet\n"
+        "sys.exit(' '.join({'numpy', 'requests', 'filelock', 'torch'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

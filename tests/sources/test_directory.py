@@ -234,6 +234,7 @@ def test_gltf_that_names_other_places_is_refused(tmp_path, content, words):
     put(tmp_path, "root/x.gltf", content=content)
     put(tmp_path, "secret.bin")
     assert words in listed(tmp_path / "root")["all:x.gltf"]
+    assert words in listed(tmp_path / "root", follow_links=True)["all:x.gltf"]
 
 
 def test_a_second_listing_reads_no_folder_that_did_not_change(tmp_path, monkeypatch, later):

@@ -206,8 +206,32 @@ def test_d4_416_for_a_complete_partial_of_unknown_size(server, tmp_path):
     assert server.requests[1]["Range"] == "bytes=400000-"
 
 
-@pytest.mark.parametrize("wrong", [CONTENT + b"more", bytes(400_000), bytes(150_000)])
-def test_d4_wrong_or_too_long_partials_are_replaced(server, tmp_path, wrong):
+def test_d3_a_server_that_lied_about_places_is_not_asked_for_parts_again(server, tmp_path):
+    def from_the_start(handler, content):
+        place = f"bytes 0-{len(content) - 1}/{len(content)}"
+        handler.answer(206, content, Content_Length=len(content), Content_Range=place, ETag='"one"')
+
+    interrupted(server, tmp_path)
+    server.script = [from_the_start, cut(200_000), plain]
+    got(server, tmp_path)
+    assert "Range" not in server.requests[2]
+
+
+def test_d4_416_because_the_file_shrank_starts_over(server, tmp_path):
+    interrupted(server, tmp_path, sha=None)
+    server.content = CONTENT[:100_000]
+    got(server, tmp_path, sha=None)
+
+
+def test_d4_a_partial_longer_than_the_file_is_not_continued(server, tmp_path):
+    interrupted(server, tmp_path)
+    (tmp_path / "file.bin.part").write_bytes(CONTENT + b"more")
+    got(server, tmp_path)
+    assert "Range" not in server.requests[0]
+
+
+@pytest.mark.parametrize("wrong", [bytes(400_000), bytes(150_000)])
+def test_d4_wrong_partials_are_replaced(server, tmp_path, wrong):
     interrupted(server, tmp_path)
     (tmp_path / "file.bin.part").write_bytes(wrong)
     got(server, tmp_path)
@@ -357,6 +381,12 @@ def test_d11_a_cut_without_a_length_is_found_by_the_digest_or_by_the_archive(ser
     with pytest.raises(DownloadError, match="without its end"):
         fetch(server.url, tmp_path / "a.zip", settings=QUICK)
     assert not list(tmp_path.glob("a.zip*"))
+
+
+def test_d11_a_cut_without_a_length_is_found_by_the_expected_size(server, tmp_path):
+    server.script = [lambda handler, content: handler.answer(200, content[:100_000], ETag='"one"'), plain]
+    got(server, tmp_path, None, expected_bytes=len(CONTENT))
+    assert server.requests[1]["Range"] == "bytes=100000-"
 
 
 def test_d11_an_endless_body_stops_at_the_expected_size(server, tmp_path):

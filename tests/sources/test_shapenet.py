@@ -120,6 +120,7 @@ def test_archives_with_and_without_the_folder_of_the_synset(tmp_path, prefix):
         f"{prefix}a/models/model_normalized.obj": TETRAHEDRON,
         f"{prefix}a/models/model_normalized.mtl": b"",
         f"{prefix}b/images/t.png": b"",
+        f"{prefix}a/images/{CHAIR}/t.png": b"",
         f"{prefix}taxonomy.json": b"[]",
         f"__MACOSX/{prefix}._a/models/model_normalized.obj": b"junk",
     }

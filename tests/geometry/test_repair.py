@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from pipeline.arrays import Mesh, Rejected
+from pipeline.geometry import clean, repair
+from pipeline.geometry.closest import distance
+from pipeline.geometry.measures import volume
+from pipeline.geometry.quality import component_count, is_watertight, nonmanifold_vertices
+from tests import solids
+
+
+def test_welding_joins_vertices_up_to_the_tolerance_and_no_farther():
+    mesh = solids.icosphere(subdivisions=2)
+    soup = clean.unwelded(mesh)
+    shaken = Mesh(soup.vertices + np.random.default_rng(0).uniform(-1e-8, 1e-8, soup.vertices.shape), soup.faces)
+    assert is_watertight(repair.welded(shaken, 1e-7))
+    assert len(repair.welded(shaken, 1e-10).vertices) == len(soup.vertices)
+
+
+def test_welding_drops_faces_that_lose_a_corner():
+    mesh = Mesh([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1e-9, 0, 0]], [[0, 1, 2], [0, 3, 2]])
+    assert len(repair.welded(mesh, 1e-7).faces) == 1
+
+
+def test_splitting_parts_cubes_that_touch_in_a_corner_and_moves_nothing():
+    touching = clean.merged(solids.join(solids.box(), solids.box(centre=(1, 1, 1))))
+    apart = repair.with_split_vertices(touching)
+    assert (nonmanifold_vertices(touching), nonmanifold_vertices(apart)) == (1, 0)
+    assert (component_count(touching), component_count(apart)) == (1, 2)
+    np.testing.assert_array_equal(apart.triangles, touching.triangles)
+
+
+def test_windings_agree_after_random_turns():
+    mesh = solids.torus()
+    turned = np.random.default_rng(1).random(len(mesh.faces)) < 0.5
+    mixed = Mesh(mesh.vertices, np.where(turned[:, None], mesh.faces[:, ::-1], mesh.faces))
+    assert not is_watertight(mixed)
+    agreed = repair.with_agreeing_windings(mixed)
+    assert is_watertight(agreed)
+    assert abs(volume(agreed)) == pytest.approx(volume(mesh))
+
+
+def test_simplifying_saves_faces_and_stays_within_the_tolerance():
+    mesh = solids.icosphere(0.5, subdivisions=5)
+    saved = repair.simplified(mesh, 1e-3)
+    assert len(saved.faces) < len(mesh.faces) / 2
+    assert is_watertight(saved)
+    assert distance(saved, mesh.vertices).max() <= 1e-3
+
+
+def test_simplifying_an_open_mesh_is_refused():
+    mesh = solids.box()
+    with pytest.raises(Rejected, match="cannot be simplified"):
+        repair.simplified(Mesh(mesh.vertices, mesh.faces[1:]), 1e-3)

@@ -1,0 +1,87 @@
+"""A directory of meshes: good shapes come out the other end, every bad one says why, new ones are taken up."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from pipeline import ledger
+from pipeline.arrays import Mesh
+from tests import solids
+from tests.workflow.runner import PROFILE, ROOT, Workflow, added
+
+CORPUS = ROOT.parent / "shared" / "meshes"
+
+
+def off_text(mesh: Mesh) -> str:
+    vertices = "\n".join(" ".join(map(str, v)) for v in mesh.vertices.tolist())
+    faces = "\n".join("3 " + " ".join(map(str, f)) for f in mesh.faces.tolist())
+    return f"OFF\n{len(mesh.vertices)} {len(mesh.faces)} 0\n{vertices}\n{faces}\n"
+
+
+def directory_overlay(path: str, experiments: list | None = None, **source) -> dict:
+    return {"source": {"kind": "directory", "path": path, **source}, "experiments": experiments or []}
+
+
+@pytest.fixture
+def own_meshes(tmp_path):
+    folder = tmp_path / "study" / "my meshes"
+    study = Workflow.new(tmp_path / "study", directory_overlay("my meshes", split={"train": 0, "val": 0, "test": 1}))
+    folder.mkdir()
+    (folder / "boxes (three).off").write_text(off_text(solids.three_boxes()))
+    (folder / "ball ä.off").write_text(off_text(solids.icosphere(0.4, subdivisions=2)))
+    (folder / "cut.off").write_text(off_text(solids.icosphere(0.4))[:300])
+    (folder / "sub").mkdir()
+    (folder / "sub" / "empty.obj").write_text("")
+    (folder / "notes.txt").write_text("not a shape")
+    return study
+
+
+def test_a_folder_of_meshes_runs_to_the_report_and_new_meshes_are_taken_up(own_meshes):
+    study = own_meshes
+    text = study.run()
+    rows = ledger.read(study.results / "data" / "extract_meshes" / "all" / "0.jsonl").rows
+    assert {shape: row.status for shape, row in rows.items()} == {
+        "all/ball ä.off": "ok",
+        "all/boxes (three).off": "ok",
+        "all/cut.off": "rejected",
+        "all/sub/empty.obj": "rejected",
+    }
+    assert "extract_meshes rejected 2 of 4 shapes" in text
+    scores = (study.results / "evaluation" / "shapes.csv").read_text()
+    assert "ball ä.off" in scores and "cut.off" not in scores
+    page = (study.results / "report" / "index.html").read_text()
+    assert "sub/empty.obj" in page
+    before = study.computed()
+    shutil.copy(study.folder / "my meshes" / "ball ä.off", study.folder / "my meshes" / "another.off")
+    moved = solids.three_boxes()
+    (study.folder / "my meshes" / "zz.off").write_text(off_text(Mesh(moved.vertices * np.float64(2.5), moved.faces)))
+    assert "2 new shapes in the source, 0 gone; they would be taken up." in study.dry_run()
+    assert "2 new shapes in the source, 0 gone; they are taken up." in study.run()
+    counts = added(before, study.computed())
+    assert counts["extract_meshes"] == 1, "an equal file under another name is found in the store"
+    (study.folder / "my meshes" / "zz.off").unlink()
+    study.run()
+    assert "zz.off" not in (study.results / "evaluation" / "shapes.csv").read_text()
+
+
+def test_touching_files_computes_nothing(own_meshes):
+    own_meshes.run("prepare_all")
+    before = own_meshes.computed()
+    for path in (own_meshes.folder / "my meshes").rglob("*.o*"):
+        path.touch()
+    own_meshes.run("prepare_all")
+    assert own_meshes.computed() == before
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason="the corpus of real and malformed meshes (../shared/meshes) is not here")
+def test_the_corpus_of_malformed_meshes_is_told_apart(tmp_path):
+    overlay = directory_overlay(str(CORPUS / "malformed"))
+    study = Workflow.new(tmp_path / "study", {**overlay, "stages": PROFILE["stages"]})
+    study.run("results/faults/data/extract_meshes/all/0.jsonl")
+    rows = ledger.read(study.results / "data" / "extract_meshes" / "all" / "0.jsonl").rows
+    assert len(rows) > 100
+    assert all(row.reason for row in rows.values() if not row.accepted)
+    assert rows["all/crlf_comments.off"].accepted and not rows["all/garbage.obj"].accepted
