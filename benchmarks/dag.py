@@ -166,9 +166,7 @@ def finish(folder: Path) -> Cost:
     """Run every job; only the listing is the real one."""
     script = folder / "standin.sh"
     fast = shlex.join([sys.executable, "-I", "-S", str(STANDIN)])
-    script.write_text(
-        'python() { if [ "$3" = list-shapes ]; then command python "$@"; else ' + fast + ' "$@"; fi; }\n'
-    )
+    script.write_text('python() { if [ "$3" = list-shapes ]; then command python "$@"; else ' + fast + ' "$@"; fi; }\n')
     cost, _ = run_command(workflow_command(), folder, {"BASH_ENV": str(script)})
     return cost
 

@@ -20,9 +20,7 @@ class Cost:
     peak_mb: float
 
 
-def run_command(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
-) -> tuple[Cost, str]:
+def run_command(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> tuple[Cost, str]:
     """Run a command to its end; what it cost and what it printed. Raises RuntimeError where it fails."""
     output = folder / "command.out"
     with open(output, "wb") as stream:
@@ -63,5 +61,5 @@ def _cell(value: object) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.4f}"
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.1g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -28,8 +28,8 @@ PLAIN_MODULES = {
     "make_report": ["pipeline.report.page"],
     "record_provenance": ["pipeline.report.provenance"],
 }
-GENERATION_LIBRARIES = ("numpy", "scipy", "scikit-image", "torch", "open3d-cpu")
-EVALUATION_LIBRARIES = ("numpy", "scipy", "open3d-cpu")
+GENERATION_LIBRARIES = ("numpy", "scipy", "scikit-image", "torch", "open3d-cpu", "libigl")
+EVALUATION_LIBRARIES = ("numpy", "scipy", "open3d-cpu", "libigl")
 
 
 @functools.cache
@@ -198,7 +198,9 @@ class Plan:
         source = self.study.source
         if source.kind == "demo":
             return {"folder": f"demo-{fingerprint.key_of(self.source['demo'])[:12]}", "archives": {}}
-        rows = {name: row.model_dump() for name, row in zip(self.archives, getattr(source, "archives", ()), strict=True)}
+        rows = {
+            name: row.model_dump() for name, row in zip(self.archives, getattr(source, "archives", ()), strict=True)
+        }
         return {"folder": f"ShapeNetCore.{getattr(source, 'version', '')}", "archives": rows}
 
     def layout(self) -> dict[str, Any]:
@@ -226,16 +228,28 @@ class Plan:
         inputs = {"members": "list_shapes"} if stage.name == "extract_meshes" else self.upstream(instance)
         settings.pop("of", None)  # which point sets there are shows in the inputs
         record = self._record(instance, [stage.module], settings, stage.libraries, random=stage.random)
-        return {**record, "module": stage.module, "function": stage.function, "settings_class": stage.settings,
-                "format": stage.format, "upstream": list(inputs)}
+        return {
+            **record,
+            "module": stage.module,
+            "function": stage.function,
+            "settings_class": stage.settings,
+            "format": stage.format,
+            "upstream": list(inputs),
+        }
 
     def _evaluation_work(self) -> dict[str, Any]:
         settings = self.study.evaluation.model_dump(mode="json")
         record = self._record(
             "evaluate_meshes", ["pipeline.evaluation.shape"], settings, EVALUATION_LIBRARIES, random=True
         )
-        return {**record, "module": "pipeline.evaluation.shape", "function": "evaluate_mesh",
-                "settings_class": "EvaluationSettings", "format": "json", "reads": self.evaluation_instances}
+        return {
+            **record,
+            "module": "pipeline.evaluation.shape",
+            "function": "evaluate_mesh",
+            "settings_class": "EvaluationSettings",
+            "format": "json",
+            "reads": self.evaluation_instances,
+        }
 
     def _experiment_work(self, stage: str, name: str) -> dict[str, Any]:
         block = self.experiments[name].model_dump(mode="json")
@@ -247,8 +261,14 @@ class Plan:
         settings = {part: block[part] for part in ("method", "model", "inference", "extraction")}
         modules = ["pipeline.reconstruction.shapes", model]
         record = self._record(name, modules, settings, GENERATION_LIBRARIES, True, stage)
-        return {**record, "module": "pipeline.reconstruction.shapes", "function": "reconstruct_alone",
-                "settings_class": "GenerationSettings", "format": "off", "reads": self.observation_instances(name)}
+        return {
+            **record,
+            "module": "pipeline.reconstruction.shapes",
+            "function": "reconstruct_alone",
+            "settings_class": "GenerationSettings",
+            "format": "off",
+            "reads": self.observation_instances(name),
+        }
 
     def _record(
         self, name: str, modules: list[str], settings: dict, libraries: tuple, random: bool = False, stage: str = ""
@@ -257,10 +277,16 @@ class Plan:
         pins = {library: self._pin(library) for library in libraries}
         # The root seed decides random stages only, through the key of a shape.
         key = fingerprint.fingerprint(stage or name, settings, modules, pins)
-        return {"instance": f"{stage}/{name}" if stage else name, "stream": stage or name, "fingerprint": key,
-                "settings": settings,
-                "libraries": pins, "random": random, "seed": self.study.seed,
-                "code": fingerprint.code_digest(tuple(sorted(modules)))}
+        return {
+            "instance": f"{stage}/{name}" if stage else name,
+            "stream": stage or name,
+            "fingerprint": key,
+            "settings": settings,
+            "libraries": pins,
+            "random": random,
+            "seed": self.study.seed,
+            "code": fingerprint.code_digest(tuple(sorted(modules))),
+        }
 
     @staticmethod
     def _pin(library: str) -> str:

@@ -32,16 +32,18 @@ class Stage:
 
 
 _TABLE = (
-    Stage("extract_meshes", "pipeline.meshes.read", "ReadSettings", "mesh", ("numpy", "trimesh")),
+    Stage("extract_meshes", "pipeline.meshes.read", "ReadSettings", "mesh", ("numpy",)),
     Stage(
         "make_watertight",
         "pipeline.meshes.watertight",
         "WatertightSettings",
         "mesh",
-        ("numpy", "scipy", "scikit-image", "trimesh", "open3d-cpu", "manifold3d", "pymeshlab", "libigl"),
+        ("numpy", "scipy", "scikit-image", "open3d-cpu", "manifold3d", "pymeshlab", "libigl"),
     ),
     Stage("scale_to_off", "pipeline.meshes.scale", "ScaleSettings", "off", ("numpy",)),
-    Stage("sample_surface", "pipeline.samples.surface", "SurfaceSettings", "arrays", ("numpy",), random=True),
+    Stage(
+        "sample_surface", "pipeline.samples.surface", "SurfaceSettings", "arrays", ("numpy", "open3d-cpu"), random=True
+    ),
     Stage(
         "sample_boundary",
         "pipeline.samples.boundary",
@@ -50,9 +52,7 @@ _TABLE = (
         ("numpy", "open3d-cpu"),
         random=True,
     ),
-    Stage(
-        "sample_volume", "pipeline.samples.volume", "VolumeSettings", "arrays", ("numpy", "open3d-cpu"), random=True
-    ),
+    Stage("sample_volume", "pipeline.samples.volume", "VolumeSettings", "arrays", ("numpy", "open3d-cpu"), random=True),
     Stage("compute_sdf", "pipeline.samples.sdf", "SdfSettings", "arrays", ("numpy", "open3d-cpu")),
     Stage("voxelize", "pipeline.samples.voxels", "VoxelSettings", "arrays", ("numpy", "open3d-cpu")),
 )

@@ -8,14 +8,15 @@ sys.path.insert(0, workflow.basedir)
 from pipeline.jobs.parse import prepare
 
 PLAN = prepare(config, workflow, sys.argv[1:])
-SETTINGS = f"{PLAN.results}/settings"
+# The settings of a job, found by its fingerprint; for the shell line of a rule.
+SETTINGS = f"{PLAN.results}/settings/{{params.fingerprint}}.json"
 LOGS = f"logs/{PLAN.study.dataset}"
 GEOMETRY_ENV = f"{workflow.basedir}/envs/geometry.yaml"
 TORCH_ENV = f"{workflow.basedir}/envs/torch.yaml"
 REPORT_ENV = f"{workflow.basedir}/envs/report.yaml"
 # All data stages: the job finds its inputs by the same table that `upstream` reads.
 RUN_SHARD = (
-    "python -m pipeline run-shard --settings {SETTINGS}/{params.fingerprint}.json"
+    f"python -m pipeline run-shard --settings {SETTINGS}"
     " --output {output} --workers {threads} --log {log} --inputs {input:q}"
 )
 
@@ -45,8 +46,7 @@ def upstream(instance):
     def ledgers(wildcards):
         inputs = PLAN.upstream(instance.format(**wildcards))
         return {
-            name.replace(":", "_"): PLAN.ledger(i, wildcards.category, wildcards.shard)
-            for name, i in inputs.items()
+            name.replace(":", "_"): PLAN.ledger(i, wildcards.category, wildcards.shard) for name, i in inputs.items()
         }
 
     return ledgers
@@ -76,6 +76,4 @@ def archive_to_fetch(wildcards):
 
 def report_item(name, title):
     """A table of the evaluation that `snakemake --report` shows too."""
-    return report(
-        f"{PLAN.results}/evaluation/{name}", category="Evaluation", labels={"table": title}
-    )
+    return report(f"{PLAN.results}/evaluation/{name}", category="Evaluation", labels={"table": title})

@@ -8,8 +8,6 @@ rule evaluate_meshes:
         predicted=f"{PLAN.results}/meshes/{{experiment}}/{{shard}}.jsonl",
     output:
         f"{PLAN.results}/evaluation/raw/{{experiment}}/{{shard}}.jsonl",
-    params:
-        fingerprint=fingerprint("evaluate_meshes"),
     log:
         f"{LOGS}/evaluate_meshes/{{experiment}}/{{shard}}.log",
     benchmark:
@@ -20,8 +18,10 @@ rule evaluate_meshes:
     resources:
         mem_mb=8000,
         runtime=480,
+    params:
+        fingerprint=fingerprint("evaluate_meshes"),
     shell:
-        "python -m pipeline evaluate-meshes --settings {SETTINGS}/{params.fingerprint}.json"
+        f"python -m pipeline evaluate-meshes --settings {SETTINGS}"
         " --members {input.members} --predicted {input.predicted} --output {output} --workers {threads} --log {log}"
 
 
@@ -38,8 +38,6 @@ rule summarise:
         parquet=f"{PLAN.results}/evaluation/metrics.parquet",
         summary=report_item("summary.csv", "Means and medians per method"),
         categories=report_item("categories.csv", "The same per category"),
-    params:
-        fingerprint=fingerprint("summarise"),
     log:
         f"{LOGS}/summarise.log",
     benchmark:
@@ -49,6 +47,8 @@ rule summarise:
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        fingerprint=fingerprint("summarise"),
     shell:
-        "python -m pipeline summarise --settings {SETTINGS}/{params.fingerprint}.json"
-        " --raw {input.raw:q} --output {PLAN.results}/evaluation --log {log}"
+        f"python -m pipeline summarise --settings {SETTINGS}"
+        f" --raw {{input.raw:q}} --output {PLAN.results}/evaluation --log {{log}}"

@@ -6,8 +6,6 @@ rule extract_meshes:
         members=f"{PLAN.results}/shapes/{PLAN.listing}/members/{{category}}/{{shard}}.jsonl",
     output:
         shard_ledger("extract_meshes"),
-    params:
-        fingerprint=fingerprint("extract_meshes"),
     log:
         f"{LOGS}/extract_meshes/{{category}}/{{shard}}.log",
     benchmark:
@@ -18,6 +16,8 @@ rule extract_meshes:
     resources:
         mem_mb=4000,
         runtime=120,
+    params:
+        fingerprint=fingerprint("extract_meshes"),
     shell:
         RUN_SHARD
 
@@ -27,8 +27,6 @@ rule make_watertight:
         unpack(upstream("make_watertight")),
     output:
         shard_ledger("make_watertight"),
-    params:
-        fingerprint=fingerprint("make_watertight"),
     log:
         f"{LOGS}/make_watertight/{{category}}/{{shard}}.log",
     benchmark:
@@ -39,6 +37,8 @@ rule make_watertight:
     resources:
         mem_mb=8000,
         runtime=480,
+    params:
+        fingerprint=fingerprint("make_watertight"),
     shell:
         RUN_SHARD
 
@@ -48,8 +48,6 @@ rule scale_to_off:
         unpack(upstream("scale_to_off")),
     output:
         shard_ledger("scale_to_off"),
-    params:
-        fingerprint=fingerprint("scale_to_off"),
     log:
         f"{LOGS}/scale_to_off/{{category}}/{{shard}}.log",
     benchmark:
@@ -60,5 +58,7 @@ rule scale_to_off:
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        fingerprint=fingerprint("scale_to_off"),
     shell:
         RUN_SHARD

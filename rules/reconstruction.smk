@@ -8,8 +8,6 @@ rule generate_meshes:
         checkpoint=checkpoint_of,
     output:
         f"{PLAN.results}/meshes/{{experiment}}/{{shard}}.jsonl",
-    params:
-        fingerprint=fingerprint("generate_meshes/{experiment}"),
     log:
         f"{LOGS}/generate_meshes/{{experiment}}/{{shard}}.log",
     benchmark:
@@ -21,6 +19,8 @@ rule generate_meshes:
         mem_mb=16000,
         runtime=720,
         gpu=lambda wildcards: int(PLAN.declaration(wildcards.experiment).trains == "gradient"),
+    params:
+        fingerprint=fingerprint("generate_meshes/{experiment}"),
     shell:
-        "python -m pipeline generate-meshes --settings {SETTINGS}/{params.fingerprint}.json"
+        f"python -m pipeline generate-meshes --settings {SETTINGS}"
         " --experiment {wildcards.experiment} --members {input.members} --checkpoint {input.checkpoint} --output {output} --threads {threads} --log {log}"

@@ -5,17 +5,13 @@ rule make_report:
     input:
         summary=rules.summarise.output,
         ledgers=[ledger for i in PLAN.instances for ledger in PLAN.ledgers(i)],
-        histories=expand(
-            f"{PLAN.results}/training/{{experiment}}/history.csv", experiment=PLAN.trained
-        ),
+        histories=expand(f"{PLAN.results}/training/{{experiment}}/history.csv", experiment=PLAN.trained),
     output:
         report(
             f"{PLAN.results}/report/index.html",
             category="Report",
             caption=f"{workflow.basedir}/resources/report/report.rst",
         ),
-    params:
-        fingerprint=fingerprint("make_report"),
     log:
         f"{LOGS}/make_report.log",
     benchmark:
@@ -25,9 +21,10 @@ rule make_report:
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        fingerprint=fingerprint("make_report"),
     shell:
-        "python -m pipeline make-report --settings {SETTINGS}/{params.fingerprint}.json"
-        " --output {output} --log {log}"
+        f"python -m pipeline make-report --settings {SETTINGS}" " --output {output} --log {log}"
 
 
 rule record_provenance:
@@ -36,8 +33,6 @@ rule record_provenance:
         summary=rules.summarise.output,
     output:
         f"{PLAN.results}/ro-crate-metadata.json",
-    params:
-        fingerprint=fingerprint("record_provenance"),
     log:
         f"{LOGS}/record_provenance.log",
     benchmark:
@@ -47,9 +42,10 @@ rule record_provenance:
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        fingerprint=fingerprint("record_provenance"),
     shell:
-        "python -m pipeline record-provenance --settings {SETTINGS}/{params.fingerprint}.json"
-        " --output {output} --log {log}"
+        f"python -m pipeline record-provenance --settings {SETTINGS}" " --output {output} --log {log}"
 
 
 rule prepare_all:

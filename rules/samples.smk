@@ -6,8 +6,6 @@ rule sample_surface:
         unpack(upstream("sample_surface")),
     output:
         shard_ledger("sample_surface"),
-    params:
-        fingerprint=fingerprint("sample_surface"),
     log:
         f"{LOGS}/sample_surface/{{category}}/{{shard}}.log",
     benchmark:
@@ -18,6 +16,8 @@ rule sample_surface:
     resources:
         mem_mb=4000,
         runtime=240,
+    params:
+        fingerprint=fingerprint("sample_surface"),
     shell:
         RUN_SHARD
 
@@ -27,8 +27,6 @@ rule sample_boundary:
         unpack(upstream("sample_boundary/{sigma}")),
     output:
         shard_ledger("sample_boundary/{sigma}"),
-    params:
-        fingerprint=fingerprint("sample_boundary/{sigma}"),
     log:
         f"{LOGS}/sample_boundary/{{sigma}}/{{category}}/{{shard}}.log",
     benchmark:
@@ -39,6 +37,8 @@ rule sample_boundary:
     resources:
         mem_mb=4000,
         runtime=240,
+    params:
+        fingerprint=fingerprint("sample_boundary/{sigma}"),
     shell:
         RUN_SHARD
 
@@ -48,8 +48,6 @@ rule sample_volume:
         unpack(upstream("sample_volume")),
     output:
         shard_ledger("sample_volume"),
-    params:
-        fingerprint=fingerprint("sample_volume"),
     log:
         f"{LOGS}/sample_volume/{{category}}/{{shard}}.log",
     benchmark:
@@ -60,6 +58,8 @@ rule sample_volume:
     resources:
         mem_mb=4000,
         runtime=240,
+    params:
+        fingerprint=fingerprint("sample_volume"),
     shell:
         RUN_SHARD
 
@@ -69,8 +69,6 @@ rule compute_sdf:
         unpack(upstream("compute_sdf")),
     output:
         shard_ledger("compute_sdf"),
-    params:
-        fingerprint=fingerprint("compute_sdf"),
     log:
         f"{LOGS}/compute_sdf/{{category}}/{{shard}}.log",
     benchmark:
@@ -81,6 +79,8 @@ rule compute_sdf:
     resources:
         mem_mb=4000,
         runtime=240,
+    params:
+        fingerprint=fingerprint("compute_sdf"),
     shell:
         RUN_SHARD
 
@@ -90,8 +90,6 @@ rule voxelize:
         unpack(upstream("voxelize/{resolution}")),
     output:
         shard_ledger("voxelize/{resolution}"),
-    params:
-        fingerprint=fingerprint("voxelize/{resolution}"),
     log:
         f"{LOGS}/voxelize/{{resolution}}/{{category}}/{{shard}}.log",
     benchmark:
@@ -102,5 +100,7 @@ rule voxelize:
     resources:
         mem_mb=4000,
         runtime=240,
+    params:
+        fingerprint=fingerprint("voxelize/{resolution}"),
     shell:
         RUN_SHARD

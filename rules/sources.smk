@@ -6,8 +6,6 @@ if PLAN.study.source.kind == "demo":
         output:
             archive=f"{PLAN.results}/source/{{archive}}.zip",
             digest=f"{PLAN.results}/source/{{archive}}.zip.sha256",
-        params:
-            fingerprint=fingerprint("make_demo_archive"),
         log:
             f"{LOGS}/make_demo_archive/{{archive}}.log",
         benchmark:
@@ -17,8 +15,10 @@ if PLAN.study.source.kind == "demo":
         resources:
             mem_mb=1000,
             runtime=10,
+        params:
+            fingerprint=fingerprint("make_demo_archive"),
         shell:
-            "python -m pipeline make-demo-archive --settings {SETTINGS}/{params.fingerprint}.json"
+            f"python -m pipeline make-demo-archive --settings {SETTINGS}"
             " --category {wildcards.archive} --output {output.archive} --digest {output.digest} --log {log}"
 
 
@@ -27,8 +27,6 @@ rule download_source:
         archive_to_fetch,
     output:
         f"{PLAN.results}/source/{{archive}}.json",
-    params:
-        fingerprint=fingerprint("download_source"),
     log:
         f"{LOGS}/download_source/{{archive}}.log",
     benchmark:
@@ -38,8 +36,10 @@ rule download_source:
     resources:
         mem_mb=1000,
         runtime=1440,
+    params:
+        fingerprint=fingerprint("download_source"),
     shell:
-        "python -m pipeline download-source --settings {SETTINGS}/{params.fingerprint}.json"
+        f"python -m pipeline download-source --settings {SETTINGS}"
         " --archive {wildcards.archive} --made {input:q} --output {output} --log {log}"
 
 
@@ -50,8 +50,6 @@ rule list_shapes:
         catalogue=PLAN.catalogue,
         members=[PLAN.members(*shard) for shard in PLAN.shards],
         test=[PLAN.test_members(shard) for shard in PLAN.test_shards],
-    params:
-        fingerprint=fingerprint("list_shapes"),
     log:
         f"{LOGS}/list_shapes.log",
     benchmark:
@@ -61,6 +59,8 @@ rule list_shapes:
     resources:
         mem_mb=2000,
         runtime=60,
+    params:
+        fingerprint=fingerprint("list_shapes"),
     shell:
-        "python -m pipeline list-shapes --settings {SETTINGS}/{params.fingerprint}.json"
+        f"python -m pipeline list-shapes --settings {SETTINGS}"
         " --archives {input:q} --catalogue {output.catalogue} --log {log}"

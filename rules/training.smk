@@ -6,21 +6,21 @@ rule check_rejected:
         lambda wildcards: PLAN.ledgers(wildcards.instance),
     output:
         f"{PLAN.results}/checks/{{instance}}.json",
-    params:
-        fingerprint=fingerprint("check_rejected"),
-    wildcard_constraints:
-        instance=".+",
     log:
         f"{LOGS}/check_rejected/{{instance}}.log",
     benchmark:
         f"{LOGS}/check_rejected/{{instance}}.tsv"
+    wildcard_constraints:
+        instance=".+",
     conda:
         GEOMETRY_ENV
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        fingerprint=fingerprint("check_rejected"),
     shell:
-        "python -m pipeline check-rejected --settings {SETTINGS}/{params.fingerprint}.json"
+        f"python -m pipeline check-rejected --settings {SETTINGS}"
         " --instance {wildcards.instance} --output {output} --log {log} --ledgers {input:q}"
 
 
@@ -32,8 +32,6 @@ rule train_model:
         checkpoint=f"{PLAN.results}/training/{{experiment}}/checkpoint.json",
         weights=f"{PLAN.results}/training/{{experiment}}/weights.safetensors",
         history=f"{PLAN.results}/training/{{experiment}}/history.csv",
-    params:
-        fingerprint=fingerprint("train_model/{experiment}"),
     log:
         f"{LOGS}/train_model/{{experiment}}.log",
     benchmark:
@@ -45,6 +43,8 @@ rule train_model:
         mem_mb=16000,
         runtime=2880,
         gpu=1,
+    params:
+        fingerprint=fingerprint("train_model/{experiment}"),
     shell:
-        "python -m pipeline train-model --settings {SETTINGS}/{params.fingerprint}.json"
+        f"python -m pipeline train-model --settings {SETTINGS}"
         " --experiment {wildcards.experiment} --catalogue {input.catalogue} --output {output.checkpoint} --threads {threads} --log {log}"

@@ -150,7 +150,10 @@ def test_products_come_back_as_they_were(kind):
 
 
 def test_ledgers_are_sorted_and_hold_any_name(tmp_path):
-    rows = [Row("all/b\u2028line \"quoted\".off", "ok", KEY, "f", "d", 3), Row("all/a.off", "rejected", reason="no faces")]
+    rows = [
+        Row('all/b\u2028line "quoted".off', "ok", KEY, "f", "d", 3),
+        Row("all/a.off", "rejected", reason="no faces"),
+    ]
     written = Ledger({"stage": "extract_meshes", "inputs": {}}, {row.shape: row for row in rows})
     ledger.write(tmp_path / "l.jsonl", written)
     assert ledger.read(tmp_path / "l.jsonl") == Ledger(written.header, dict(sorted(written.rows.items())))

@@ -69,4 +69,3 @@ def run_job(arguments: argparse.Namespace, body: Callable[[argparse.Namespace], 
         )
         return 1
     return 0
-

@@ -52,7 +52,8 @@ def run(arguments: argparse.Namespace) -> None:
         "seeds": {"root": context.work.seed},
         "software": {name: v for name, v in environment().items() if name not in ("Python", "system")},
         "environment": {name: v for name, v in environment().items() if name in ("Python", "system")},
-        "inputs": [_archive(layout, name) for name in layout.archives] + [_file(Path(layout.catalogue), layout.results)],
+        "inputs": [_archive(layout, name) for name in layout.archives]
+        + [_file(Path(layout.catalogue), layout.results)],
         "outputs": [_file(layout.results / "evaluation" / name, layout.results) for name in RECORDED]
         + [_file(layout.results / "report" / "index.html", layout.results)],
         "actions": actions,
@@ -96,7 +97,12 @@ def _file(path: Path, base: Path) -> dict[str, Any]:
 
 def _archive(layout: Layout, name: str) -> dict[str, Any]:
     pointer = files.read_json(layout.results / "source" / f"{name}.json")
-    return {"path": f"{name}.zip", "digest": f"sha256:{pointer['sha256']}", "size": pointer["bytes"], "url": pointer["url"]}
+    return {
+        "path": f"{name}.zip",
+        "digest": f"sha256:{pointer['sha256']}",
+        "size": pointer["bytes"],
+        "url": pointer["url"],
+    }
 
 
 def _commit() -> str:

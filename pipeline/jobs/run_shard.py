@@ -13,7 +13,9 @@ from pipeline.progress import LOG
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", type=Path, required=True, help="settings file of the stage")
-    parser.add_argument("--inputs", type=Path, nargs="+", required=True, help="ledgers, in the order of the stage's inputs")
+    parser.add_argument(
+        "--inputs", type=Path, nargs="+", required=True, help="ledgers, in the order of the stage's inputs"
+    )
     parser.add_argument("--output", type=Path, required=True, help="ledger to write")
     parser.add_argument("--workers", type=int, default=1, help="worker processes")
     parser.add_argument("--log", type=Path, help="log file")

@@ -23,7 +23,13 @@ from pipeline.ledger import Row
 from pipeline.progress import LOG, Progress
 from pipeline.store import Damaged, Store
 
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "IGL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "IGL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
 IMPORT_NAMES = {"open3d-cpu": "open3d", "scikit-image": "skimage.measure", "scipy": "scipy.spatial", "libigl": "igl"}
 DEATHS_ALLOWED = 2
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -146,7 +152,7 @@ class _Pool:
         )
 
     def run(self, waiting: Mapping[str, str], shapes: Mapping[str, Any], stop: StopRequest):
-        """Yield (row, cost) as shapes end. One more than there are workers is in flight, so that a stop is soon obeyed."""
+        """Yield (row, cost) as shapes end. One more than the workers is in flight, so that a stop is soon obeyed."""
         queue = list(reversed(list(waiting)))
         deaths: dict[str, int] = {}
         futures: dict[Any, str] = {}
@@ -241,7 +247,9 @@ def inputs_of(paths: Mapping[str, list[str]], shapes: list[str] | None = None) -
     missing = {argument: sorted(set(wanted) - set(table)) for argument, table in tables.items()}
     if any(missing.values()):
         argument, gone = next((a, m) for a, m in missing.items() if m)
-        raise SystemExit(f"{', '.join(paths[argument])} lacks {gone[0]} ({len(gone)} in all); run the same command again")
+        raise SystemExit(
+            f"{', '.join(paths[argument])} lacks {gone[0]} ({len(gone)} in all); run the same command again"
+        )
     return {shape: {argument: table[shape] for argument, table in tables.items()} for shape in wanted}
 
 

@@ -60,7 +60,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _note_cost(timings: Path, experiment: str, seconds: float, content: bytes) -> None:
-    steps, peak = files.tensor_description(content)["steps_made"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    steps, peak = (
+        files.tensor_description(content)["steps_made"],
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    )
     cost = {"seconds": round(seconds, 3), "peak_mb": round(peak, 1), "steps": steps}
     files.append_line(timings, {"shape": experiment, "status": "ok", **cost})
 

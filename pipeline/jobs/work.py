@@ -65,7 +65,9 @@ class Work:
 def read_work(path: Path) -> Work:
     """The work that a settings file describes. Raises SystemExit where another library version is installed."""
     row = files.read_json(path)
-    work = Work(**{name: row[name] for name in Work.__dataclass_fields__ if name in row and name != "file"}, file=str(path))
+    work = Work(
+        **{name: row[name] for name in Work.__dataclass_fields__ if name in row and name != "file"}, file=str(path)
+    )
     check_libraries(work.libraries)
     return work
 
@@ -131,9 +133,7 @@ def accepted_row(shape: str, entry: Entry, figures: dict, status: str) -> ledger
     return ledger.Row(shape, status, entry.key, entry.file, entry.digest, entry.size, figures=figures)
 
 
-def reject(
-    work: Work, shape: str, key: str, reason: str, store: Store, limits: Limits | None = None
-) -> ledger.Row:
+def reject(work: Work, shape: str, key: str, reason: str, store: Store, limits: Limits | None = None) -> ledger.Row:
     """Write a rejection into the store, so that the shape is not tried again until code or settings change.
 
     limits: given when the shape ran into one of them; a later run with wider ones tries again.

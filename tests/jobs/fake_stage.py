@@ -37,4 +37,6 @@ def fake(mesh: dict, settings: FakeSettings, rng: np.random.Generator) -> Produc
     if behaviour == "dies once" and not os.path.exists(mesh["mark"]):
         open(mesh["mark"], "w").close()
         os.kill(os.getpid(), 9)
-    return Product({"number": settings.factor * mesh["number"], "drawn": float(rng.random())}, {"number": mesh["number"]})
+    return Product(
+        {"number": settings.factor * mesh["number"], "drawn": float(rng.random())}, {"number": mesh["number"]}
+    )

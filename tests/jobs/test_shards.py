@@ -131,7 +131,9 @@ def test_seed_settings_and_content_are_in_the_key_and_the_ledger_is_not(shard):
 
 
 def test_a_rejected_input_is_passed_on_with_its_first_reason(shard):
-    rows = shard.run({"c/a": {"mesh": (Row("c/a", "rejected", reason="no faces", stage="extract_meshes"), "raw.jsonl")}})
+    rows = shard.run(
+        {"c/a": {"mesh": (Row("c/a", "rejected", reason="no faces", stage="extract_meshes"), "raw.jsonl")}}
+    )
     assert rows["c/a"] == Row("c/a", "rejected", reason="no faces", stage="extract_meshes")
     assert shard.computed() == []
 

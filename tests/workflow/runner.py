@@ -60,10 +60,10 @@ class Workflow:
     def start(self, *targets: str, switches: tuple[str, ...] = ()) -> subprocess.Popen:
         """Begin a run in a process group of its own, its output in run.log."""
         command = [*self.command[:-1], *switches, "--", *(targets or ("eval_all",))]
-        log = open(self.folder / "run.log", "w")
-        return subprocess.Popen(
-            command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True
-        )
+        with open(self.folder / "run.log", "w") as log:
+            return subprocess.Popen(
+                command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
 
     def run(self, *targets: str, switches: tuple[str, ...] = (), fails: bool = False) -> str:
         """Run to the end; gives what it printed."""

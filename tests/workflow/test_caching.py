@@ -136,7 +136,7 @@ def test_a_change_of_code_reruns_its_stages_and_equal_bytes_stop_there(study):
 def test_a_change_in_a_module_that_stages_import_reruns_those_stages(study):
     edit(study, "pipeline/geometry/closest.py", "\nimport numpy as np\n", "\nimport numpy as np\n\nUNUSED = 1\n")
     text = study.dry_run("prepare_all")
-    rules = {rule for rule in re.findall(r"^(?:local)?rule (\w+):", text, re.M)} - {"prepare_all", "check_rejected"}
+    rules = set(re.findall(r"^(?:local)?rule (\w+):", text, re.M)) - {"prepare_all", "check_rejected"}
     assert {"sample_boundary", "sample_volume", "voxelize"} <= rules
     assert not rules & {"extract_meshes", "list_shapes", "make_demo_archive"}
 

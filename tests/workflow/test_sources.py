@@ -76,7 +76,7 @@ def test_touching_files_computes_nothing(own_meshes):
     assert own_meshes.computed() == before
 
 
-@pytest.mark.skipif(not CORPUS.is_dir(), reason="the corpus of real and malformed meshes (../shared/meshes) is not here")
+@pytest.mark.skipif(not CORPUS.is_dir(), reason="the corpus of meshes (../shared/meshes) is not here")
 def test_the_corpus_of_malformed_meshes_is_told_apart(tmp_path):
     overlay = directory_overlay(str(CORPUS / "malformed"))
     study = Workflow.new(tmp_path / "study", {**overlay, "stages": PROFILE["stages"]})
