@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -207,7 +208,7 @@ def naive_snakefile(shapes: int) -> str:
         'wildcard_constraints:\n    shape="[0-9a-f]+",',
         f'rule {STAGES[0]}:\n    output: "{STAGES[0]}/{{shape}}.npz"\n    shell: "touch {{output}}"',
     ]
-    for before, stage in zip(STAGES, STAGES[1:], strict=False):
+    for before, stage in itertools.pairwise(STAGES):
         rules.append(
             f'rule {stage}:\n    input: "{before}/{{shape}}.npz"\n    output: "{stage}/{{shape}}.npz"\n'
             '    shell: "cp {input} {output}"'

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.metadata
-import json
 import math
 import os
 import sys
@@ -32,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 INSTANCE = "synthetic"
 OUTPUT = Path("results/data/synthetic/category/0.jsonl")
 INPUT = Path("results/data/scale_to_off/category/0.jsonl")
+TIMINGS = Path("results/timings/data/synthetic/category/0.jsonl")
 SETTINGS = Path("results/settings/synthetic.json")
 GRID = 60  # vertices along an edge of the input mesh: 6,962 faces, 0.25 MB of OFF text
 SHARD = 256
@@ -146,11 +146,11 @@ def store_megabytes(shapes: int) -> float:
 
 def report(measured: Overhead, cached: float, megabytes: float) -> None:
     print(table(HEADER, [measured.row("measured"), measured.scaled(SHARD).row("extrapolated")]))
-    rows = [json.loads(line) for line in Path("results/timings/data/synthetic/category/0.jsonl").open()]
+    rows = files.read_lines(TIMINGS)
     inside = sum(row["seconds"] for row in rows) / len(rows) - measured.stage_seconds
     read = sum(row["read_seconds"] for row in rows) / len(rows)
     print(
-        f"\nIn the worker beside the stage, mean per shape: {1e3 * inside:.1f} ms, of which reading {1e3 * read:.1f} ms; "
+        f"\nIn the worker beside the stage, mean per shape: {1e3 * inside:.1f} ms ({1e3 * read:.1f} ms of it reading); "
         f"{megabytes:.2f} MB stored per shape.\nThe same job with everything in the store: {cached:.2f} s."
     )
     for overhead, label in ((measured, "measured"), (measured.scaled(SHARD), "extrapolated to a full shard")):

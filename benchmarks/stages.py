@@ -57,15 +57,15 @@ def main() -> None:
     print("Data stages, per shape\n")
     print(table(STAGE_HEADER, stages))
     print(
-        "\nCPU s: mean. waiting: share of the wall time without CPU (disk, or other work on the machine). reading: share"
-        "\nof the wall time. peak: largest of the stage's workers over its life, libraries included."
+        "\nCPU s: mean. waiting: share of the wall time without CPU (disk, or other work on the machine)."
+        "\nreading: share of the wall time. peak: largest of the stage's workers over its life, libraries included."
     )
     print(f"\nJobs, against the demo's budget on {BUDGET_CORES} cores\n")
     print(table(METHOD_HEADER, budget_rows(results, logs)))
     print(
         "\n*: some shapes or the checkpoint came from the store, so the seconds say too little and there is no verdict."
-        "\nwall: sum over jobs, which run one after another where each takes all cores. CPU: as Snakemake sampled it, too"
-        "\nlittle for jobs of a few seconds."
+        "\nwall: sum over jobs, which run one after another where each takes all cores."
+        "\nCPU: as Snakemake sampled it, too little for jobs of a few seconds."
     )
 
 

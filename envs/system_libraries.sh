@@ -18,13 +18,13 @@ fi
 
 if command -v ldconfig >/dev/null 2>&1; then known=$(ldconfig -p); else known=$(/sbin/ldconfig -p); fi
 for library in $libraries; do
-    case "$known" in *"$library"*) ;; *) missing="$missing $packages"; break ;; esac
+    case "$known" in *"$library"*) ;; *) missing="${missing:+$missing }$packages"; break ;; esac
 done
 
 [ -z "$missing" ] && exit 0
 # shellcheck disable=SC2086 # the list is meant to be split
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-    echo "Installing$missing …" >&2
+    echo "Installing $missing …" >&2
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 else

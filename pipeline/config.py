@@ -7,20 +7,32 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, create_model, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    create_model,
+)
 
 from pipeline.models import registry
 from pipeline.settings import Settings, module_head
+from pipeline.sources.taxonomy import quoted_hint, synset_of
 
 ROOT = Path(__file__).parent.parent
 PRESETS = ROOT / "resources" / "presets"
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
 MEAN_SHAPE = "mean-shape"
+MOST_VALUES = 100_000  # of a YAML file, aliases written out
 
 
 class ConfigError(Exception):
@@ -35,6 +47,25 @@ def _part(module: str, name: str) -> Any:
     """Annotation of a block that may be left out: all its fields have defaults."""
     settings = _settings(module, name)
     return settings, Field(default_factory=settings)
+
+
+def _distinct(values: tuple) -> tuple:
+    twice = [value for value in values or () if values.count(value) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]!r} stands twice")
+    return values
+
+
+def _short(sigma: float) -> float:
+    if float(f"{sigma:g}") != sigma:
+        raise ValueError("a sigma is named by its first six digits; write no more of them")
+    return sigma
+
+
+def _quoted(category: Any) -> Any:
+    if isinstance(category, int) and not isinstance(category, bool):
+        raise ValueError(quoted_hint(category))
+    return category
 
 
 class StoreConfig(Settings):
@@ -63,8 +94,8 @@ class LimitConfig(Settings):
 class ShardCount(Settings):
     """Shards of one category."""
 
-    category: str
-    """Category as it is named in the source."""
+    category: Annotated[str, BeforeValidator(_quoted)]
+    """Category as it is named in the source; ShapeNet's by name or synset."""
 
     shards: PositiveInt
     """Shards its shapes are hashed into."""
@@ -92,21 +123,16 @@ def _same_fields(module: str, name: str, *fields: str) -> dict[str, Any]:
 class _BoundaryBase(Settings):
     """Points near the surface: one stage for every sigma."""
 
-    sigmas: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.1, 0.01)
+    sigmas: Annotated[
+        tuple[Annotated[PositiveFloat, AfterValidator(_short)], ...], Field(min_length=1), AfterValidator(_distinct)
+    ] = (0.1, 0.01)
     """Standard deviations of the noise on each axis, canonical units."""
-
-    @field_validator("sigmas")
-    @classmethod
-    def _distinct(cls, sigmas: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(sigmas)) != len(sigmas):
-            raise ValueError("the same sigma twice")
-        return sigmas
 
 
 class _SdfBase(Settings):
     """Signed distances of sampled points."""
 
-    of: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    of: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)] | None = None
     """Point sets: "volume" and "boundary-<sigma>"; null: the volume's and every sigma's."""
 
 
@@ -123,7 +149,9 @@ SdfConfig = create_model(
 class VoxelConfig(Settings):
     """Occupancy grids over the cube [-0.5, 0.5]^3."""
 
-    resolutions: Annotated[tuple[Annotated[int, Field(ge=1, le=512)], ...], Field(min_length=1)] = (64,)
+    resolutions: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=512)], ...], Field(min_length=1), AfterValidator(_distinct)
+    ] = (64,)
     """Cells along each edge; one stage for every resolution. The mean shape needs 64."""
 
 
@@ -244,26 +272,60 @@ def load_study(config: Mapping[str, Any]) -> tuple[Study, tuple[Settings, ...]]:
 
     Raises ConfigError that names every wrong key, what was received and what is allowed.
     """
+    study = _checked(Study, config)
+    _check_point_sets(study)
+    _check_shards(study)
+    experiments = _experiments(study)
+    _check_grids(study, experiments)
+    return study, experiments
+
+
+def _checked(model: type[Settings], values: Mapping[str, Any], path: str = "") -> Any:
     try:
-        study = Study(**config)
+        return model.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError(_explain(error, Study)) from None
-    return study, _experiments(study)
+        raise ConfigError(_explain(error, model, path)) from None
+
+
+def _check_point_sets(study: Study) -> None:
+    known = ["volume", *(f"boundary-{sigma:g}" for sigma in study.stages.sample_boundary.sigmas)]
+    for name in study.stages.compute_sdf.of or ():
+        if name not in known:
+            raise ConfigError(
+                f"stages.compute_sdf.of: {name!r} is not one of {', '.join(known)}{_nearest(name, known)}"
+            )
+
+
+def _check_shards(study: Study) -> None:
+    names = [row.category for row in study.shards.categories]
+    try:
+        if study.source.kind != "directory":
+            names = [synset_of(name) for name in names]
+        _distinct(tuple(names))
+    except ValueError as problem:
+        raise ConfigError(f"shards.categories: {problem}") from None
+
+
+def _check_grids(study: Study, experiments: tuple[Settings, ...]) -> None:
+    for experiment in experiments:
+        if experiment.method == "mean_shape" and experiment.model.resolution not in study.stages.voxelize.resolutions:
+            who = "the mean shape of every table" if experiment.name == MEAN_SHAPE else f"experiment {experiment.name}"
+            raise ConfigError(f"stages.voxelize.resolutions: {experiment.model.resolution} is missing; {who} needs it")
 
 
 def _experiments(study: Study) -> tuple[Settings, ...]:
-    blocks = study.experiments
-    if not blocks:
-        blocks = study.demo.experiments if study.source.kind == "demo" else ({"name": "poisson", "preset": "poisson"},)
-    experiments = [_experiment(block, f"experiments.{index}") for index, block in enumerate(blocks)]
+    blocks, path = study.experiments, "experiments"
+    if not blocks and study.source.kind == "demo":
+        blocks, path = study.demo.experiments, "demo.experiments"
+    elif not blocks:
+        blocks = ({"name": "poisson", "preset": "poisson"},)
+    experiments = [_experiment(block, f"{path}.{index}") for index, block in enumerate(blocks)]
     names = [e.name for e in experiments]
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
-        raise ConfigError(f"experiments: the name {twice[0]!r} is used twice; every experiment needs its own")
+        raise ConfigError(f"{path}: the name {twice[0]!r} is used twice; every experiment needs its own")
     if MEAN_SHAPE in names:
-        raise ConfigError(f"experiments: {MEAN_SHAPE!r} is in every table already; give the block another name")
-    if 64 not in study.stages.voxelize.resolutions:
-        raise ConfigError("stages.voxelize.resolutions: 64 is missing; the mean shape of every table needs it")
+        raise ConfigError(f"{path}: {MEAN_SHAPE!r} is in every table already; give the block another name")
     mean = experiment_class("mean_shape")(name=MEAN_SHAPE, method="mean_shape", extraction=_MEAN_EXTRACTION)
     return (*experiments, mean)
 
@@ -274,16 +336,14 @@ _MEAN_EXTRACTION = {"method": "dense", "resolution": 64, "box": 1.1}
 def _experiment(block: Mapping[str, Any], path: str) -> Settings:
     block = expand_preset(block, path)
     name, method = block.get("name"), block.get("method")
-    if not isinstance(name, str) or not NAME.match(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(f"{path}.name: {name!r} is no name; use letters, digits and . _ + -")
     methods = registry.available_models()
+    if method is None:
+        raise ConfigError(f"{path}: name a preset, or a method: {', '.join(methods)}")
     if method not in methods:
         raise ConfigError(f"{path}.method: {method!r} is not one of {', '.join(methods)}{_nearest(method, methods)}")
-    model = experiment_class(method)
-    try:
-        return model(**block)
-    except ValidationError as error:
-        raise ConfigError(_explain(error, model, path)) from None
+    return _checked(experiment_class(method), block, path)
 
 
 def expand_preset(block: Mapping[str, Any], path: str = "experiments") -> dict[str, Any]:
@@ -294,7 +354,7 @@ def expand_preset(block: Mapping[str, Any], path: str = "experiments") -> dict[s
         return block
     names = sorted(p.stem for p in PRESETS.glob("*.yaml"))
     if name not in names:
-        raise ConfigError(f"{path}.preset: there is no preset {name!r}; there are {', '.join(names)}")
+        raise ConfigError(f"{path}.preset: {name!r} is not one of {', '.join(names)}{_nearest(name, names)}")
     presets = read_yaml(PRESETS / f"{name}.yaml").get("experiments", [])
     if len(presets) != 1:
         raise ConfigError(f"{path}.preset: {name!r} is a whole study; use it with --configfile")
@@ -302,24 +362,48 @@ def expand_preset(block: Mapping[str, Any], path: str = "experiments") -> dict[s
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings key by key, everything else replaced whole, as Snakemake merges configurations."""
+    """Mappings key by key, everything else replaced whole, as Snakemake merges configurations.
+
+    As there, a mapping without keys changes nothing, whatever it is laid over.
+    """
     merged = dict(base)
     for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = merge(merged[key], value) if both else value
+        if isinstance(value, Mapping):
+            old = merged.get(key, {})
+            value = merge(old if isinstance(old, Mapping) else {}, value) if value else old
+        merged[key] = value
     return merged
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML in which the same key twice is an error, not a silent loss."""
+    """Safe YAML in which the same key twice is an error, not a silent loss, and aliases cannot grow without end."""
 
-    def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for position, key in enumerate(keys):
-            if key in keys[:position]:
-                line = node.value[position][0].start_mark.line + 1
-                raise ConfigError(f"line {line}: the key {key!r} stands twice in one mapping")
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor):
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise ConfigError(f"line {line}: the key {key.value!r} stands twice in one mapping")
+            seen.add(key.value)
+        return node
+
+    def get_single_node(self):
+        node = super().get_single_node()
+        if node is not None and _size(node, {}) > MOST_VALUES:
+            raise ConfigError(f"its aliases stand for more than {MOST_VALUES:,} values, or for themselves")
+        return node
+
+
+def _size(node: yaml.Node, known: dict[int, float]) -> float:
+    """Values below a node with its aliases written out; infinite for one that holds itself."""
+    if id(node) not in known:
+        known[id(node)] = float("inf")
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(node, yaml.MappingNode):
+            inner = [part for pair in inner for part in pair]
+        known[id(node)] = 1 + sum(_size(part, known) for part in inner)
+    return known[id(node)]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -329,8 +413,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: larger than 1 MB; is this a configuration?")
     try:
         value = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
     except ConfigError as error:
         raise ConfigError(f"{path}, {error}") from None
     if value is None:
@@ -338,6 +424,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: expected keys and values, found a {type(value).__name__}")
     return value
+
+
+# pydantic speaks of Python's types; a configuration has lists, and keys with values.
+_KEYS_AND_VALUES = "input should be keys and values"
+_WORDS = {
+    "tuple_type": "input should be a list",
+    "too_short": "input should be a list of at least {min_length}",
+    "dict_type": _KEYS_AND_VALUES,
+    "model_type": _KEYS_AND_VALUES,
+    "model_attributes_type": _KEYS_AND_VALUES,
+    "union_tag_invalid": "kind should be one of {expected_tags}",
+    "value_error": "{error}",
+    "string_type": "input should be text, in quotes where it looks like something else",
+}
 
 
 def _explain(error: ValidationError, model: type[Settings], prefix: str = "") -> str:
@@ -349,10 +449,25 @@ def _explain(error: ValidationError, model: type[Settings], prefix: str = "") ->
         if mistake["type"] == "extra_forbidden":
             known = _fields_at(model, mistake["loc"][:-1])
             lines.append(f"{path}: unknown key{_nearest(parts[-1], known) or '; known: ' + ', '.join(sorted(known))}")
-        else:
-            received = "" if mistake["type"] == "missing" else f", received {mistake['input']!r}"
-            lines.append(f"{path}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}{received}")
+        elif not _follows(mistake):
+            received = "" if mistake["type"] == "missing" else f", received {_shown.repr(mistake['input'])}"
+            lines.append(f"{path}: {_words(mistake)}{received}")
     return "the configuration needs a change:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _words(mistake: Mapping[str, Any]) -> str:
+    if mistake["type"] in _WORDS:
+        return _WORDS[mistake["type"]].format(**mistake.get("ctx", {}))
+    return mistake["msg"][0].lower() + mistake["msg"][1:]
+
+
+def _follows(mistake: Mapping[str, Any]) -> bool:
+    """A list that is only too short because its wrong entries, told on lines of their own, do not count."""
+    return mistake["type"] == "too_short" and len(mistake["input"]) >= mistake["ctx"]["min_length"]
+
+
+_shown = reprlib.Repr()
+_shown.maxstring = _shown.maxother = 100
 
 
 _SOURCES = {"demo": DemoSource, "shapenet": _shapenet, "directory": _directory}

@@ -60,12 +60,15 @@ def write(path: Path, ledger: Ledger) -> None:
 
 def read(path: Path) -> Ledger:
     """Read a ledger. Raises ValueError for a file that is not one."""
-    with open(path, encoding="utf-8") as stream:
-        header = json.loads(stream.readline() or "{}")
-        if header.pop("ledger", None) != 1:
-            raise ValueError(f"{path} is not a ledger; delete it and run the same command again")
-        rows = [Row(**json.loads(line)) for line in stream]
-    return Ledger(header, {row.shape: row for row in rows})
+    try:
+        with open(path, encoding="utf-8") as stream:
+            header = json.loads(stream.readline())
+            if header.pop("ledger") == 1:
+                rows = [Row(**json.loads(line)) for line in stream]
+                return Ledger(header, {row.shape: row for row in rows})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise ValueError(f"{path} is not a ledger; delete it and run the same command again")
 
 
 def read_all(paths) -> dict[str, Row]:

@@ -72,7 +72,8 @@ class Plan:
         return {"shards": {c: self.shard_count(c) for c in self.categories}, "test_shards": self.study.shards.test}
 
     def shard_count(self, category: str) -> int:
-        counts = {row.category: row.shards for row in self.study.shards.categories}
+        named = str if self.study.source.kind == "directory" else synset_of
+        counts = {named(row.category): row.shards for row in self.study.shards.categories}
         return counts.get(category, self.study.shards.per_category)
 
     def _shards(self) -> list[tuple[str, str]]:
@@ -129,7 +130,7 @@ class Plan:
                 found += [stages.point_set_instance(s) for s in self.stage_settings(name)["of"]] + [name]
             else:
                 found.append(name)
-        return found
+        return list(dict.fromkeys(found))
 
     def training_instances(self, experiment: str) -> list[str]:
         """Data stages whose arrays the training of an experiment reads."""
@@ -184,7 +185,7 @@ class Plan:
     def _plain_settings(self) -> dict[str, Any]:
         """Settings of the stages that make no product per shape."""
         return {
-            "make_demo_archive": self.source,
+            "make_demo_archive": {"demo": self.source.get("demo")},
             "download_source": self._downloads(),
             "list_shapes": {"source": self.source, **self._shard_settings()},
             "check_rejected": {"max_rejected": self.study.max_rejected},
@@ -216,11 +217,12 @@ class Plan:
         }
 
     def everything(self) -> dict[str, Any]:
-        """The whole configuration as it is used: defaults filled in, presets applied."""
-        study = self.study.model_dump(mode="json", exclude={"experiments", "demo"})
+        """All that decides results, as it is used: defaults filled in, presets applied, nothing of `runtime`."""
+        study = self.study.model_dump(mode="json", exclude={"experiments", "demo", "store", "limits", "download"})
         if self.study.source.kind == "demo":
             study["demo"] = self.source["demo"]
-        return {**study, "experiments": [e.model_dump(mode="json") for e in self.experiments.values()]}
+        experiments = [e.model_dump(mode="json", exclude={"runtime"}) for e in self.experiments.values()]
+        return {**study, "experiments": experiments}
 
     def _data_work(self, instance: str) -> dict[str, Any]:
         stage = stages.stage_of(instance)
@@ -278,7 +280,7 @@ class Plan:
         # The root seed decides random stages only, through the key of a shape.
         key = fingerprint.fingerprint(stage or name, settings, modules, pins)
         return {
-            "instance": f"{stage}/{name}" if stage else name,
+            "instance": stage or name,
             "stream": stage or name,
             "fingerprint": key,
             "settings": settings,
@@ -297,10 +299,13 @@ class Plan:
 
     @functools.cache  # noqa: B019 - one plan lives as long as the process
     def fingerprint(self, name: str) -> str:
-        """The digest of `work(name)` that Snakemake sees as the rule's only parameter."""
+        """The digest of `work(name)` that Snakemake sees as the rule's only parameter, and its settings file's name.
+
+        It covers the whole file, or an edit that changes only what a job reads would leave the old file in place. The
+        root seed counts for random stages alone.
+        """
         work = self.work(name)
-        seed = self.study.seed if work["random"] else None
-        return fingerprint.key_of("params", work["fingerprint"], seed)
+        return fingerprint.key_of("params", {**work, "seed": work["seed"] if work["random"] else None})
 
     # --- files
 

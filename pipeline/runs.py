@@ -6,6 +6,7 @@ run sees from the records that nobody alive owns them, stops the jobs, removes t
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
 import signal
@@ -33,7 +34,7 @@ NOT_A_RUN = (
     "touch", "delete_all_output", "delete_temp_output", "archive", "list_rules", "list_target_rules", "list_changes",
     "list_input_changes", "list_params_changes", "list_untracked", "cleanup_metadata", "containerize",
     "generate_unit_tests", "export_cwl", "print_compilation", "conda_cleanup_envs", "list_conda_envs",
-    "conda_create_envs_only", "cleanup_shadow", "draft_notebook", "edit_notebook", "gui",
+    "conda_create_envs_only", "cleanup_shadow", "draft_notebook", "edit_notebook", "container_cleanup_images",
 )  # fmt: skip
 
 
@@ -92,11 +93,12 @@ def state(path: Path) -> str:
     """Whether the process of a record is "alive", "dead" or on "another host"."""
     try:
         row = files.read_json(path)
-    except (FileNotFoundError, ValueError):
+        host, pid, start = row["host"], row["pid"], row["start"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return "dead"
-    if row["host"] != socket.gethostname():
+    if host != socket.gethostname():
         return "another host"
-    return "alive" if start_time(row["pid"]) == row["start"] else "dead"
+    return "alive" if start_time(pid) == start else "dead"
 
 
 @contextmanager
@@ -120,7 +122,10 @@ def begin() -> list[str]:
             lines += _stop_jobs_of_the_dead()
             for path in others:
                 path.unlink(missing_ok=True)
-        os.environ[RUN_VARIABLE] = str(record(RUNS).resolve())
+        own = record(RUNS).resolve()
+    # What ended by itself leaves no record: on another machine, later, nobody could tell that it is over.
+    atexit.register(own.unlink, missing_ok=True)
+    os.environ[RUN_VARIABLE] = str(own)
     return lines
 
 
@@ -134,7 +139,7 @@ def alone() -> bool:
 
 
 def _alone(others: dict[Path, str], lines: list[str]) -> bool:
-    """Remove a stale lock if nobody alive can own it. True if no other run is alive."""
+    """Remove a stale lock if nobody alive can own it. True if no other run is at work: without a lock, none is."""
     if "alive" in others.values():
         return False
     locks = sorted(LOCKS.glob("*")) if LOCKS.is_dir() else []
@@ -154,13 +159,14 @@ def _alone(others: dict[Path, str], lines: list[str]) -> bool:
         lock.unlink(missing_ok=True)
     if locks:
         lines.append("The last run here was killed; its lock is removed and its work is taken up again.")
-    return not elsewhere
+    return True
 
 
 def _stop_jobs_of_the_dead() -> list[str]:
     """Tell jobs whose run is dead to stop, and wait until they have."""
     left = [path for path in JOBS.glob("*.json") if state(path) != "another host"]
     alive = [files.read_json(path) for path in left if state(path) == "alive"]
+    found = len(alive)
     for number, seconds in ((signal.SIGTERM, SECONDS_TO_STOP), (signal.SIGKILL, 1.0)):
         for row in alive:
             _signal(row["pid"], number)
@@ -170,7 +176,7 @@ def _stop_jobs_of_the_dead() -> list[str]:
             alive = [row for row in alive if start_time(row["pid"]) == row["start"]]
     for path in left:
         path.unlink(missing_ok=True)
-    return [f"Stopped {len(left)} jobs the last run left behind."] if left else []
+    return [f"Stopped {found} jobs the last run left behind."] if found else []
 
 
 def _signal(pid: int, number: int) -> None:
@@ -181,7 +187,8 @@ def _signal(pid: int, number: int) -> None:
 def watch_run() -> None:
     """Write down this job, and stop it when the run that started it dies. Jobs on other machines go on."""
     run = os.environ.get(RUN_VARIABLE)
-    if not run or state(Path(run)) == "another host":
+    # The host is read from the record's name, which tells it even when the run is over and its record gone.
+    if not run or Path(run).name.rsplit("-", 2)[0] != socket.gethostname():
         return
     path = record(Path(run).parent.parent / JOBS.name)
 
@@ -191,6 +198,4 @@ def watch_run() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=look, daemon=True).start()
-    import atexit
-
     atexit.register(path.unlink, missing_ok=True)

@@ -10,6 +10,7 @@ import ast
 import functools
 import importlib.util
 import json
+import linecache
 import sys
 import types
 from pathlib import Path
@@ -39,12 +40,16 @@ def module_head(module: str) -> types.ModuleType:
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"there is no module {module}")
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"), spec.origin)
+    text = Path(spec.origin).read_text(encoding="utf-8")
+    tree = ast.parse(text, spec.origin)
     cut = next((i for i, node in enumerate(tree.body) if _loads_library(node)), len(tree.body))
     tree.body = tree.body[:cut]
     head = types.ModuleType(f"{module}:head", ast.get_docstring(tree))
     sys.modules[head.__name__] = head  # pydantic looks annotations up by the class's module
-    exec(compile(tree, spec.origin, "exec", dont_inherit=True), head.__dict__)
+    # A file name of its own, so that pydantic finds the docstrings of fields whether or not the whole module is loaded.
+    head.__file__ = f"{spec.origin}:head"
+    linecache.cache[head.__file__] = (len(text), None, text.splitlines(keepends=True), head.__file__)
+    exec(compile(tree, head.__file__, "exec", dont_inherit=True), head.__dict__)
     return head
 
 

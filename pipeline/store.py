@@ -68,6 +68,10 @@ class Store:
                     self._listed.pop((root, f"{stage}/{key[:2]}"), None)
         return None
 
+    def holds(self, file: str) -> bool:
+        """Whether an entry lies in this store or in one of the shared ones, whole or not."""
+        return any((root / file).is_file() for root in self.roots)
+
     def get(self, file: str) -> bytes:
         """The content of an entry, checked against the digest in its name. Raises Damaged."""
         problem = f"{file} is missing from the store"

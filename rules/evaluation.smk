@@ -3,7 +3,7 @@
 
 rule evaluate_meshes:
     input:
-        unpack(lambda wildcards: ledgers_of(PLAN.evaluation_instances)),
+        checks=checked(PLAN.evaluation_instances),
         members=f"{PLAN.results}/shapes/{PLAN.listing}/test/{{shard}}.jsonl",
         predicted=f"{PLAN.results}/meshes/{{experiment}}/{{shard}}.jsonl",
     output:

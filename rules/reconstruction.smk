@@ -3,7 +3,7 @@
 
 rule generate_meshes:
     input:
-        unpack(lambda wildcards: ledgers_of(PLAN.observation_instances(wildcards.experiment))),
+        checks=lambda wildcards: checked(PLAN.observation_instances(wildcards.experiment)),
         members=f"{PLAN.results}/shapes/{PLAN.listing}/test/{{shard}}.jsonl",
         checkpoint=checkpoint_of,
     output:

@@ -4,7 +4,7 @@
 rule make_report:
     input:
         summary=rules.summarise.output,
-        ledgers=[ledger for i in PLAN.instances for ledger in PLAN.ledgers(i)],
+        checks=checked(PLAN.instances),
         histories=expand(f"{PLAN.results}/training/{{experiment}}/history.csv", experiment=PLAN.trained),
     output:
         report(
@@ -50,8 +50,7 @@ rule record_provenance:
 
 rule prepare_all:
     input:
-        [ledger for i in PLAN.instances for ledger in PLAN.ledgers(i)],
-        [PLAN.check(i) for i in PLAN.instances],
+        checked(PLAN.instances),
 
 
 rule train_all:

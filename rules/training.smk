@@ -26,7 +26,7 @@ rule check_rejected:
 
 rule train_model:
     input:
-        unpack(lambda wildcards: ledgers_of(PLAN.training_instances(wildcards.experiment))),
+        checks=lambda wildcards: checked(PLAN.training_instances(wildcards.experiment)),
         catalogue=PLAN.catalogue,
     output:
         checkpoint=f"{PLAN.results}/training/{{experiment}}/checkpoint.json",

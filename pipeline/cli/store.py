@@ -46,10 +46,10 @@ def damaged(store: Store) -> Iterator[str]:
 
 
 def verify(store: Store, arguments: argparse.Namespace) -> int:
-    files = list(damaged(store))
+    files = [*damaged(store), *(str(path) for path in records() if named_by(path) is None)]
     for file in files:
         print(f"damaged: {file}")
-    missing = sorted(set(named_files()) - {entry.file for entry in store.list()})
+    missing = sorted(file for file in named_files() if not store.holds(file))
     for file in missing:
         print(f"missing: {file}")
     print(f"{len(files)} damaged, {len(missing)} missing" if files or missing else "every file is whole")
@@ -60,7 +60,10 @@ def verify(store: Store, arguments: argparse.Namespace) -> int:
 
 def collect(store: Store, arguments: argparse.Namespace) -> int:
     """Rejections are kept: they are small, and a shape is not tried again because of them."""
-    named = set(named_files())
+    unreadable = [path for path in records() if named_by(path) is None]
+    if unreadable:
+        raise SystemExit(f"error: {unreadable[0]} cannot be read; run `isomill store repair` first")
+    named = named_files()
     unnamed = [e for e in store.list() if e.file not in named and e.extension != "rejected"]
     for entry in unnamed:
         if arguments.delete:
@@ -78,32 +81,29 @@ def repair(store: Store, arguments: argparse.Namespace) -> int:
     broken = set(damaged(store))
     for entry in [e for e in store.list() if e.file in broken]:
         store.discard(entry)
-    present = {entry.file for entry in store.list()}
-    removed = 0
-    for path in ledgers():
-        if any(row.accepted and row.file not in present for row in ledger.read(path).rows.values()):
-            path.unlink()
-            removed += 1
-    for path in checkpoints():
-        if read_json(path)["file"] not in present:
-            path.unlink()
-            removed += 1
-    print(f"{len(broken)} damaged files and {removed} ledgers removed; run the same snakemake command again")
+    useless = [path for path in records() if (named := named_by(path)) is None or not all(map(store.holds, named))]
+    for path in useless:
+        path.unlink()
+    print(f"{len(broken)} damaged files and {len(useless)} ledgers removed; run the same snakemake command again")
     return 0
 
 
-def named_files() -> Iterator[str]:
+def named_files() -> set[str]:
     """Files of the store that some ledger or checkpoint below results/ names."""
-    for path in ledgers():
-        yield from (row.file for row in ledger.read(path).rows.values() if row.accepted)
-    for path in checkpoints():
-        yield read_json(path)["file"]
+    return {file for path in records() for file in named_by(path) or ()}
 
 
-def ledgers() -> Iterator[Path]:
-    for folder in ("data", "meshes", "evaluation/raw"):
-        yield from sorted(Path("results").glob(f"*/{folder}/**/*.jsonl"))
+def records() -> Iterator[Path]:
+    """All ledgers and checkpoints below results/."""
+    for pattern in ("data/**/*.jsonl", "meshes/**/*.jsonl", "evaluation/raw/**/*.jsonl", "training/*/checkpoint.json"):
+        yield from sorted(Path("results").glob(f"*/{pattern}"))
 
 
-def checkpoints() -> Iterator[Path]:
-    yield from sorted(Path("results").glob("*/training/*/checkpoint.json"))
+def named_by(path: Path) -> list[str] | None:
+    """Files of the store that one ledger or checkpoint names; None where it cannot be read."""
+    try:
+        if path.suffix == ".json":
+            return [read_json(path)["file"]]
+        return [row.file for row in ledger.read(path).rows.values() if row.accepted]
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -23,5 +23,5 @@ def read_plan(configfiles: list[Path]) -> Plan:
         for path in configfiles:
             config = merge(config, read_yaml(path))
         return Plan(*load_study(config))
-    except (ConfigError, FileNotFoundError) as problem:
+    except (ConfigError, OSError) as problem:
         raise SystemExit(f"error: {problem}") from None

@@ -33,10 +33,10 @@ def run(arguments: argparse.Namespace) -> None:
         LOG.warning("%s rejected %d of %d shapes:", arguments.instance, len(rejected), len(entered))
         for reason, count in reasons[:WORST]:
             LOG.warning("  %d x %s", count, reason)
-    files.write_json(
-        arguments.output,
-        {"stage": arguments.instance, "entered": len(entered), "rejected": len(rejected), "reasons": dict(reasons)},
-    )
+    # What stands on the stage reads this file instead of every shard's ledger, so it has to change with any of them.
+    digest = files.digest_of(b"".join(path.read_bytes() for path in arguments.ledgers))
+    counts = {"entered": len(entered), "rejected": len(rejected), "reasons": dict(reasons)}
+    files.write_json(arguments.output, {"stage": arguments.instance, **counts, "ledgers": digest})
 
 
 def explain(instance: str, rejected: list[ledger.Row], entered: int, limit: float) -> str:

@@ -30,7 +30,9 @@ def run(arguments: argparse.Namespace) -> None:
     destination = Path(settings.folder) / context.work.settings["folder"] / f"{arguments.archive}.zip"
     bar = _Bar(arguments.archive)
     try:
-        fetched = fetch(address["url"], destination, address["sha256"], address["bytes"], settings, LOG.info, bar.show)
+        fetched = fetch(
+            address["url"], destination, address["sha256"], address["bytes"], settings, LOG.warning, bar.show
+        )
     except DownloadError as problem:
         raise SystemExit(str(problem)) from None
     pointer = {"path": str(fetched.path), "bytes": fetched.bytes, "sha256": fetched.sha256}

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline import files, ledger, seeds
 from pipeline.jobs.arrays import ShapeReader, Table, first_rejection, read_tables
 from pipeline.jobs.context import Context, open_context
+from pipeline.jobs.gpu import take_gpu
 from pipeline.jobs.run_shard import write_ledger
 from pipeline.jobs.shards import Stopped, StopRequest
 from pipeline.jobs.work import Work, accepted_row, reject, stored_row
@@ -90,6 +91,7 @@ class _Batches:
 
     def run(self, shapes: Sequence[str], missing: set[str]) -> Iterator[Row]:
         """Rows of the missing shapes; every batch that lacks one is computed whole."""
+        take_gpu()
         import torch
 
         from pipeline.reconstruction.shapes import GenerationSettings

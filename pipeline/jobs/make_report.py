@@ -84,7 +84,8 @@ def yaml_text(config: dict[str, Any]) -> str:
 
 def environment() -> dict[str, str]:
     """Versions and machine, without anything that names a person or a place."""
-    versions = {name: importlib.metadata.version(name) for name in SHOWN_LIBRARIES}
+    installed = {d.name.lower(): d.version for d in importlib.metadata.distributions()}
+    versions = {name: installed[name] for name in SHOWN_LIBRARIES if name in installed}
     return {"Python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}", **versions}
 
 

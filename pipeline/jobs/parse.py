@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline import files, runs
 from pipeline.config import ConfigError, load_study, read_yaml
+from pipeline.jobs.gpu import visible_gpus
 from pipeline.plan import Plan
 from pipeline.sources.errors import SourceError
 
@@ -46,15 +47,6 @@ def prepare(config: Mapping[str, Any], workflow: Any, argv: Sequence[str]) -> Pl
 def say(lines: Sequence[str]) -> None:
     for line in lines:
         print(line, file=sys.stderr)
-
-
-def visible_gpus() -> int:
-    """GPUs this process may use, found without importing torch."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return len([name for name in chosen.split(",") if name.strip() not in ("", "-1")])
-    folder = Path("/proc/driver/nvidia/gpus")
-    return len(list(folder.iterdir())) if folder.is_dir() else 0
 
 
 def _write_settings(plan: Plan) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.metadata
 import subprocess
 import tomllib
 from datetime import UTC, datetime
@@ -44,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
         "license": "MIT",
         "workflow": _file(layout.results / "Snakefile", layout.results),
         "engine": "Snakemake",
-        "engine_version": importlib.metadata.version("snakemake"),
+        "engine_version": environment().get("snakemake", "unknown"),
         "started": min(a["started"] for a in actions),
         "ended": max(a["ended"] for a in actions),
         "agents": [],

@@ -17,6 +17,7 @@ from pipeline import files, seeds
 from pipeline.fingerprint import key_of
 from pipeline.jobs.arrays import ShapeReader, first_rejection, read_tables
 from pipeline.jobs.context import Context, open_context
+from pipeline.jobs.gpu import take_gpu
 from pipeline.jobs.shards import Stopped
 from pipeline.progress import LOG, Progress
 from pipeline.sources.catalogue import read_catalogue
@@ -101,6 +102,7 @@ def _stored(context: Context, entry: Entry | None) -> bytes | None:
 
 
 def _train(arguments, context: Context, tables, usable, digests) -> bytes:
+    take_gpu()
     from pipeline.models.contract import build_model
     from pipeline.models.registry import load
     from pipeline.training import checkpoint, loop

@@ -75,10 +75,13 @@ def read_work(path: Path) -> Work:
 def check_libraries(pinned: Mapping[str, str]) -> None:
     """Stop when a library that decides a result is not the one the fingerprint names."""
     for name, version in pinned.items():
-        installed = public_version(importlib.metadata.version(name))
+        try:
+            installed = public_version(importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            installed = "not"
         if installed != version:
             raise SystemExit(
-                f"{name} {installed} is installed, but the results are pinned to {name} {version}.\n"
+                f"{name}: {installed} installed, but the results are pinned to {name} {version}.\n"
                 f"Install the pinned one (pip install {name}=={version}) or change envs/requirements.lock, "
                 f"which makes what depends on it again."
             )

@@ -1,0 +1,41 @@
+"""One graphics card per job on a machine with several: Snakemake counts them and does not say which."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from pipeline.runs import FOLDER
+
+CARDS = Path("/proc/driver/nvidia/gpus")
+_HELD = []  # open files whose locks last as long as this process
+
+
+def visible_gpus() -> int:
+    """Cards this process may use, found without importing torch."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return len([name for name in chosen.split(",") if name.strip() not in ("", "-1")])
+    return len(list(CARDS.iterdir())) if CARDS.is_dir() else 0
+
+
+def take_gpu() -> int | None:
+    """Take a free card for this process and name it in CUDA_VISIBLE_DEVICES, unless that is set or there is none.
+
+    Where every card is taken, by jobs that were started by hand, say, the choice is left to torch.
+    """
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return None
+    FOLDER.mkdir(exist_ok=True)
+    for card in range(visible_gpus()):
+        stream = open(FOLDER / f"gpu{card}.lock", "w")  # noqa: SIM115 - closed with the process, and the lock with it
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.close()
+            continue
+        _HELD.append(stream)
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(card)
+        return card
+    return None
