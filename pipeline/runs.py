@@ -35,6 +35,7 @@ NOT_A_RUN = (
     "list_input_changes", "list_params_changes", "list_untracked", "cleanup_metadata", "containerize",
     "generate_unit_tests", "export_cwl", "print_compilation", "conda_cleanup_envs", "list_conda_envs",
     "conda_create_envs_only", "cleanup_shadow", "draft_notebook", "edit_notebook", "container_cleanup_images",
+    "reporter",
 )  # fmt: skip
 
 
@@ -63,8 +64,10 @@ def command_line(argv: Sequence[str]) -> Command:
     main = arguments.mode == ExecMode.DEFAULT
     local = arguments.executor in (None, "local")
     given = any("gpu" in (getattr(arguments, name, None) or {}) for name in ("resources", "default_resources"))
-    real = main and not any(_given(getattr(arguments, name, None)) for name in NOT_A_RUN)
-    return Command(main, real, main and local and not given)
+    asked = {name for name in NOT_A_RUN if _given(getattr(arguments, name, None))}
+    if getattr(arguments, "report_after_run", False):
+        asked -= {"report", "reporter"}
+    return Command(main, main and not asked, main and local and not given)
 
 
 def _given(value: Any) -> bool:

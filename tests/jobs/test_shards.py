@@ -23,6 +23,7 @@ WORK = Work(
     random=True,
     seed=0,
     libraries={},
+    code="",
     file="settings.json",
     module="tests.jobs.fake_stage",
     function="fake",
