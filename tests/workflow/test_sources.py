@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import http.server
 import shutil
+import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -85,3 +90,67 @@ def test_the_corpus_of_malformed_meshes_is_told_apart(tmp_path):
     assert len(rows) > 100
     assert all(row.reason for row in rows.values() if not row.accepted)
     assert rows["all/crlf_comments.off"].accepted and not rows["all/garbage.obj"].accepted
+
+
+@pytest.fixture
+def archive(tmp_path) -> bytes:
+    from pipeline.sources.demo import DemoSettings, make_archive
+
+    return make_archive("chair", DemoSettings(shapes=3, broken=1))
+
+
+@pytest.fixture
+def server(tmp_path, archive):
+    """A web server on this machine that offers the archive."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    (folder / "chairs.zip").write_bytes(archive)
+    handler = functools.partial(QuietHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{served.server_address[1]}/chairs.zip"
+        served.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *words) -> None:
+        """Tests print nothing."""
+
+
+LEDGER = "results/faults/data/extract_meshes/03001627/0.jsonl"
+
+
+def shapenet(**source) -> dict:
+    kind = {"kind": "shapenet", "version": "v2", "categories": ["chair"], **source}
+    return {"source": kind, "experiments": [{"name": "poisson", "preset": "poisson"}]}
+
+
+def test_fetched_archives_own_archives_and_trees_give_the_same_shapes(tmp_path, archive, server):
+    digest = hashlib.sha256(archive).hexdigest()
+    study = Workflow.new(
+        tmp_path / "study", shapenet(archives=[{"category": "chair", "url": server, "sha256": digest}])
+    )
+    text = study.run(LEDGER)
+    assert "03001627.zip: 26.5 kB from 127.0.0.1" in text, "the size is shown"
+    fetched = study.digests()
+    assert [path.read_bytes() for path in study.folder.glob("downloads/*/03001627.zip")] == [archive]
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "03001627.zip").write_bytes(archive)
+    study.configure(shapenet(path=str(own)))
+    study.run(LEDGER)
+    assert study.digests() == fetched
+    zipfile.ZipFile(own / "03001627.zip").extractall(tmp_path / "tree")
+    study.configure(shapenet(path=str(tmp_path / "tree")))
+    before = study.computed()
+    study.run(LEDGER)
+    assert study.digests() == fetched and study.computed() == before
+    assert sum(len(value) == 40 for value in fetched.values()) == 3 and len(fetched) == 4
+
+
+def test_an_archive_with_another_digest_is_refused(tmp_path, server):
+    study = Workflow.new(
+        tmp_path / "study", shapenet(archives=[{"category": "chair", "url": server, "sha256": "0" * 64}])
+    )
+    text = study.run(LEDGER, fails=True)
+    assert "gave a file with SHA-256" in text and "Traceback" not in text.split("Logfile")[-1]
