@@ -1,9 +1,15 @@
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.20")
 
 
-configfile: "workflow_config.yaml"
+# The default stands beside this file; a copy in the working directory takes its place.
+own_config = Path("workflow_config.yaml")
+
+
+configfile: own_config if own_config.exists() else Path(workflow.basedir) / own_config
 
 
 include: "rules/common.smk"

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import run_command, smallest, table
-from pipeline import files, ledger
+from pipeline import encoding, files, ledger
 from pipeline.jobs.work import public_version
 from pipeline.stages import STAGES
 from pipeline.store import Store
@@ -120,7 +120,7 @@ def mesh(seed: int) -> bytes:
     a, b, c, d = (c.ravel() for c in (corner[:-1, :-1], corner[1:, :-1], corner[1:, 1:], corner[:-1, 1:]))
     vertices = np.stack([x, y, 0.1 * heights], axis=-1).reshape(-1, 3)
     faces = np.concatenate([np.stack([a, b, c], axis=1), np.stack([a, c, d], axis=1)])
-    return files.encode_product(Product(Mesh(vertices.astype(np.float32), faces)), "off")
+    return encoding.encode(Product(Mesh(vertices.astype(np.float32), faces)), "off")
 
 
 def measure(shapes: int, workers: int, seconds: float) -> tuple[Overhead, float]:

@@ -1,3 +1,5 @@
+"""`python -m pipeline …` is `isomill …`."""
+
 import sys
 
 from pipeline.cli.main import main

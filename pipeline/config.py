@@ -302,6 +302,12 @@ def _check_shards(study: Study) -> None:
         if study.source.kind != "directory":
             names = [synset_of(name) for name in names]
         _distinct(tuple(names))
+        known = getattr(study.source, "categories", None) or (
+            [synset_of(name) for name in study.demo.categories] if study.source.kind == "demo" else ["all"]
+        )
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is no category of the source; those are {', '.join(known)}")
     except ValueError as problem:
         raise ConfigError(f"shards.categories: {problem}") from None
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import functools
 import re
+from pathlib import Path
 from typing import Any
 
-from pipeline import fingerprint, stages
+from pipeline import files, fingerprint, stages
 from pipeline.config import ROOT, ConfigError, Study
 from pipeline.settings import Settings
 from pipeline.sources.shapenet import archive_name
 from pipeline.sources.taxonomy import synset_of
 
 LOCK = ROOT / "envs" / "requirements.lock"
+ENCODING = "pipeline.encoding"  # decides the bytes of every product
 EVALUATION_STAGES = ("scale_to_off", "sample_surface", "sample_volume")
 TRAINING_LIBRARIES = ("numpy", "torch", "lightning-fabric")
 PLAIN_MODULES = {
@@ -69,7 +71,17 @@ class Plan:
         return source
 
     def _shard_settings(self) -> dict[str, Any]:
-        return {"shards": {c: self.shard_count(c) for c in self.categories}, "test_shards": self.study.shards.test}
+        shards = {c: self.shard_count(c) for c in self.categories}
+        return {"shards": shards, "test_shards": self.study.shards.test, "lists": self._lists_digest()}
+
+    def _lists_digest(self) -> str:
+        """Content of the files that say which shapes train, validate and test; empty where a hash does."""
+        path = self.study.source.split.path
+        if self.study.source.split.kind != "files":
+            return ""
+        root = Path(path).expanduser()
+        found = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
+        return fingerprint.key_of([[p.name, files.digest_of(p.read_bytes())] for p in found])
 
     def shard_count(self, category: str) -> int:
         named = str if self.study.source.kind == "directory" else synset_of
@@ -93,7 +105,7 @@ class Plan:
 
     def _instances(self) -> list[str]:
         """All data stages that some experiment or the evaluation needs, in the order of the data's path."""
-        wanted = {f"{name}" for name in EVALUATION_STAGES}
+        wanted = set(EVALUATION_STAGES)
         for experiment in self.experiments.values():
             wanted.update(self.training_instances(experiment.name))
             wanted.update(self.observation_instances(experiment.name))
@@ -218,7 +230,11 @@ class Plan:
 
     def everything(self) -> dict[str, Any]:
         """All that decides results, as it is used: defaults filled in, presets applied, nothing of `runtime`."""
+        from pipeline.sources.download import shown_url
+
         study = self.study.model_dump(mode="json", exclude={"experiments", "demo", "store", "limits", "download"})
+        for archive in study["source"].get("archives", ()):
+            archive["url"] = shown_url(archive["url"])  # without a password or token that it may hold
         if self.study.source.kind == "demo":
             study["demo"] = self.source["demo"]
         experiments = [e.model_dump(mode="json", exclude={"runtime"}) for e in self.experiments.values()]
@@ -229,7 +245,7 @@ class Plan:
         settings = self.stage_settings(instance)
         inputs = {"members": "list_shapes"} if stage.name == "extract_meshes" else self.upstream(instance)
         settings.pop("of", None)  # which point sets there are shows in the inputs
-        record = self._record(instance, [stage.module], settings, stage.libraries, random=stage.random)
+        record = self._record(instance, [stage.module, ENCODING], settings, stage.libraries, random=stage.random)
         return {
             **record,
             "module": stage.module,
@@ -242,7 +258,7 @@ class Plan:
     def _evaluation_work(self) -> dict[str, Any]:
         settings = self.study.evaluation.model_dump(mode="json")
         record = self._record(
-            "evaluate_meshes", ["pipeline.evaluation.shape"], settings, EVALUATION_LIBRARIES, random=True
+            "evaluate_meshes", ["pipeline.evaluation.shape", ENCODING], settings, EVALUATION_LIBRARIES, random=True
         )
         return {
             **record,
@@ -258,10 +274,11 @@ class Plan:
         model = f"pipeline.models.{block['method']}"
         if stage == "train_model":
             settings = {part: block[part] for part in ("method", "model", "training")}
-            record = self._record(name, ["pipeline.training.loop", model], settings, TRAINING_LIBRARIES, True, stage)
+            modules = ["pipeline.training.loop", "pipeline.shape_arrays", ENCODING, model]
+            record = self._record(name, modules, settings, TRAINING_LIBRARIES, True, stage)
             return {**record, "reads": self.training_instances(name)}
         settings = {part: block[part] for part in ("method", "model", "inference", "extraction")}
-        modules = ["pipeline.reconstruction.shapes", model]
+        modules = ["pipeline.reconstruction.shapes", ENCODING, model]
         record = self._record(name, modules, settings, GENERATION_LIBRARIES, True, stage)
         return {
             **record,
@@ -288,6 +305,7 @@ class Plan:
             "random": random,
             "seed": self.study.seed,
             "code": fingerprint.code_digest(tuple(sorted(modules))),
+            "modules": sorted(modules),
         }
 
     @staticmethod
@@ -351,7 +369,6 @@ class Plan:
             "results": self.results,
             "store": self.study.store.model_dump(mode="json"),
             "limits": {"seconds": self.study.limits.seconds, "memory_mb": self.study.limits.memory_mb},
-            "max_rejected": self.study.max_rejected,
             "download": self.study.download.model_dump(mode="json"),
             "experiments": {name: e.runtime.model_dump(mode="json") for name, e in self.experiments.items()},
         }

@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 from pathlib import Path
 
 LOG = logging.getLogger("isomill")
 SECONDS_BETWEEN_LINES = 10.0
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def start_log(path: Path | None, level: str = "INFO") -> None:
-    """Send the messages of this process to its log file and to the terminal; the last lines say how it ended."""
+class _Plain(logging.Formatter):
+    """Shapes are named by whoever made the files: what would steer a terminal is written out, as in \\x1b."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", super().format(record))
+
+
+def start_log(path: Path | None, level: str = "INFO", append: bool = False) -> None:
+    """Send the messages of this process to its log file and to the terminal; the last lines say how it ended.
+
+    append: the file is another process's too, as for the workers of a job.
+    """
     LOG.setLevel(level)
     LOG.handlers.clear()
     LOG.propagate = False
     console = logging.StreamHandler(sys.stderr)
-    console.setFormatter(logging.Formatter("%(message)s"))
+    console.setFormatter(_Plain("%(message)s"))
     console.setLevel(logging.WARNING if path else logging.INFO)
     LOG.addHandler(console)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, mode="w", encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        if not append:
+            path.unlink(missing_ok=True)
+        handler = logging.FileHandler(path, mode="a", encoding="utf-8")
+        handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         LOG.addHandler(handler)
+
+
+def log_file() -> Path | None:
+    """The log file of this process."""
+    return next((Path(h.baseFilename) for h in LOG.handlers if isinstance(h, logging.FileHandler)), None)
 
 
 def duration(seconds: float) -> str:

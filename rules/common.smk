@@ -17,7 +17,7 @@ REPORT_ENV = f"{workflow.basedir}/envs/report.yaml"
 # All data stages: the job finds its inputs by the same table that `upstream` reads.
 RUN_SHARD = (
     f"python -m pipeline run-shard --settings {SETTINGS}"
-    " --output {output} --workers {threads} --log {log} --inputs {input:q}"
+    " --output {output:q} --workers {threads} --log {log:q} --inputs {input:q}"
 )
 
 

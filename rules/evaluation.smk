@@ -22,7 +22,7 @@ rule evaluate_meshes:
         fingerprint=fingerprint("evaluate_meshes"),
     shell:
         f"python -m pipeline evaluate-meshes --settings {SETTINGS}"
-        " --members {input.members} --predicted {input.predicted} --output {output} --workers {threads} --log {log}"
+        " --members {input.members:q} --predicted {input.predicted:q} --output {output:q} --workers {threads} --log {log:q}"
 
 
 rule summarise:
@@ -51,4 +51,4 @@ rule summarise:
         fingerprint=fingerprint("summarise"),
     shell:
         f"python -m pipeline summarise --settings {SETTINGS}"
-        f" --raw {{input.raw:q}} --output {PLAN.results}/evaluation --log {{log}}"
+        f" --raw {{input.raw:q}} --output {PLAN.results}/evaluation --log {{log:q}}"

@@ -23,4 +23,4 @@ rule generate_meshes:
         fingerprint=fingerprint("generate_meshes/{experiment}"),
     shell:
         f"python -m pipeline generate-meshes --settings {SETTINGS}"
-        " --experiment {wildcards.experiment} --members {input.members} --checkpoint {input.checkpoint} --output {output} --threads {threads} --log {log}"
+        " --experiment {wildcards.experiment} --members {input.members:q} --checkpoint {input.checkpoint:q} --output {output:q} --threads {threads} --log {log:q}"

@@ -24,7 +24,7 @@ rule make_report:
     params:
         fingerprint=fingerprint("make_report"),
     shell:
-        f"python -m pipeline make-report --settings {SETTINGS}" " --output {output} --log {log}"
+        f"python -m pipeline make-report --settings {SETTINGS}" " --output {output:q} --log {log:q}"
 
 
 rule record_provenance:
@@ -45,7 +45,7 @@ rule record_provenance:
     params:
         fingerprint=fingerprint("record_provenance"),
     shell:
-        f"python -m pipeline record-provenance --settings {SETTINGS}" " --output {output} --log {log}"
+        f"python -m pipeline record-provenance --settings {SETTINGS}" " --output {output:q} --log {log:q}"
 
 
 rule prepare_all:

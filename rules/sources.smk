@@ -19,7 +19,7 @@ if PLAN.study.source.kind == "demo":
             fingerprint=fingerprint("make_demo_archive"),
         shell:
             f"python -m pipeline make-demo-archive --settings {SETTINGS}"
-            " --category {wildcards.archive} --output {output.archive} --digest {output.digest} --log {log}"
+            " --category {wildcards.archive} --output {output.archive:q} --digest {output.digest:q} --log {log:q}"
 
 
 rule download_source:
@@ -40,7 +40,7 @@ rule download_source:
         fingerprint=fingerprint("download_source"),
     shell:
         f"python -m pipeline download-source --settings {SETTINGS}"
-        " --archive {wildcards.archive} --made {input:q} --output {output} --log {log}"
+        " --archive {wildcards.archive} --made {input:q} --output {output:q} --log {log:q}"
 
 
 rule list_shapes:
@@ -63,4 +63,4 @@ rule list_shapes:
         fingerprint=fingerprint("list_shapes"),
     shell:
         f"python -m pipeline list-shapes --settings {SETTINGS}"
-        " --archives {input:q} --catalogue {output.catalogue} --log {log}"
+        " --archives {input:q} --catalogue {output.catalogue:q} --log {log:q}"

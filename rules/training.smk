@@ -21,7 +21,7 @@ rule check_rejected:
         fingerprint=fingerprint("check_rejected"),
     shell:
         f"python -m pipeline check-rejected --settings {SETTINGS}"
-        " --instance {wildcards.instance} --output {output} --log {log} --ledgers {input:q}"
+        " --instance {wildcards.instance} --output {output:q} --log {log:q} --ledgers {input:q}"
 
 
 rule train_model:
@@ -42,9 +42,9 @@ rule train_model:
     resources:
         mem_mb=16000,
         runtime=2880,
-        gpu=1,
+        gpu=lambda wildcards: int(PLAN.declaration(wildcards.experiment).trains == "gradient"),
     params:
         fingerprint=fingerprint("train_model/{experiment}"),
     shell:
         f"python -m pipeline train-model --settings {SETTINGS}"
-        " --experiment {wildcards.experiment} --catalogue {input.catalogue} --output {output.checkpoint} --threads {threads} --log {log}"
+        " --experiment {wildcards.experiment} --catalogue {input.catalogue:q} --output {output.checkpoint:q} --threads {threads} --log {log:q}"

@@ -11,7 +11,7 @@ import platform
 import numpy as np
 import pytest
 
-from pipeline import files, stages
+from pipeline import encoding, files, stages
 from pipeline.arrays import Mesh
 from pipeline.evaluation.shape import EvaluationSettings, evaluate_mesh
 from pipeline.jobs.work import Work, compute
@@ -74,7 +74,7 @@ def products() -> dict[str, bytes]:
     made: dict[str, bytes] = {}
 
     def value(instance: str):
-        return files.decode_product(made[instance], stages.stage_of(instance).format).value
+        return encoding.decode(made[instance], stages.stage_of(instance).format).value
 
     for instance in GOLDEN:
         inputs = {
@@ -88,7 +88,7 @@ def products() -> dict[str, bytes]:
             },
         }.get(instance, lambda: {"mesh": value("scale_to_off")})()
         product = compute(work(instance), "category/shape", inputs)
-        made[instance] = files.encode_product(product, stages.stage_of(instance).format)
+        made[instance] = encoding.encode(product, stages.stage_of(instance).format)
     return made
 
 
@@ -99,14 +99,14 @@ def test_a_stage_makes_the_same_bytes_as_ever(products, instance):
 
 @pytest.mark.parametrize("instance", ["sample_surface", "sample_boundary/0.1", "sample_volume"])
 def test_another_seed_makes_other_bytes(products, instance):
-    mesh = files.decode_product(products["scale_to_off"], "off").value
+    mesh = encoding.decode(products["scale_to_off"], "off").value
     product = compute(dataclasses.replace(work(instance), seed=1), "category/shape", {"mesh": mesh})
-    assert files.encode_product(product, "arrays") != products[instance]
+    assert encoding.encode(product, "arrays") != products[instance]
 
 
 def test_the_evaluation_of_the_stored_samples_is_the_same_as_ever(products):
-    mesh = files.decode_product(products["scale_to_off"], "off").value
-    surface, volume = (files.decode_product(products[s], "arrays").value for s in ("sample_surface", "sample_volume"))
+    mesh = encoding.decode(products["scale_to_off"], "off").value
+    surface, volume = (encoding.decode(products[s], "arrays").value for s in ("sample_surface", "sample_volume"))
     settings = EvaluationSettings(samples=500)
     row = evaluate_mesh(mesh, surface, volume, settings, np.random.default_rng(0)).value
     assert row["iou"] == 1.0

@@ -161,6 +161,24 @@ def test_the_folder_of_the_listing_is_named_after_what_decides_it(base):
         assert plan_of(overlay).listing == base.listing
 
 
+def test_the_content_of_split_lists_decides_the_listing(tmp_path):
+    """The configuration names only their place."""
+    path = tmp_path / "splits.csv"
+    overlay = {"source": {"split": {"kind": "files", "path": str(path)}}}
+    one, other, again = (_planned(path, overlay, rows) for rows in ("", "03001627,a,test\n", ""))
+    assert one.listing == again.listing != other.listing
+    assert changed(one, other) == {"list_shapes"} | REPORT
+    assert changed(one, again) == set()
+
+
+def _planned(path, overlay: dict, rows: str) -> Plan:
+    """The plan at a moment: fingerprints are taken once, while the lists hold these rows."""
+    path.write_text(f"category,id,split\n{rows}")
+    plan = plan_of(overlay)
+    fingerprints(plan)
+    return plan
+
+
 # --- what an edit touches
 
 EDITS = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import files, ledger
+from pipeline import encoding, files, ledger
 from pipeline.arrays import Mesh, Product
 from pipeline.ledger import Ledger, Row
 from pipeline.store import Damaged, Entry, Store
@@ -134,11 +134,11 @@ def products() -> dict[str, Product]:
 @pytest.mark.parametrize("kind", ["mesh", "off", "arrays", "json"])
 def test_products_come_back_as_they_were(kind):
     product = products()[kind]
-    content = files.encode_product(product, kind)
-    again = files.decode_product(content, kind)
+    content = encoding.encode(product, kind)
+    again = encoding.decode(content, kind)
     assert (again.figures, again.status) == (product.figures, product.status)
-    assert files.figures_of(content, kind) == (product.figures, product.status)
-    assert files.encode_product(again, kind) == content
+    assert encoding.figures_of(content, kind) == (product.figures, product.status)
+    assert encoding.encode(again, kind) == content
     if isinstance(product.value, Mesh):
         assert np.array_equal(again.value.vertices, product.value.vertices)
         assert np.array_equal(again.value.faces, product.value.faces)

@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline import ledger
+from pipeline import ledger, runs
 from pipeline.cli.study import add_config_argument, read_plan
 from pipeline.files import read_json
+from pipeline.jobs.context import open_store
 from pipeline.progress import Progress, start_log
 from pipeline.store import Damaged, Store
 
@@ -28,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     start_log(None)
     plan = read_plan(arguments.configfile)
-    store = Store(Path(plan.study.store.path), map(Path, plan.study.store.shared))
+    if arguments.action != "verify" and not runs.alone():
+        raise SystemExit("error: a run is at work in this folder; wait until it has ended")
+    store = open_store(plan.study.store.model_dump())
     return {"verify": verify, "gc": collect, "repair": repair}[arguments.action](store, arguments)
 
 
@@ -81,11 +84,21 @@ def repair(store: Store, arguments: argparse.Namespace) -> int:
     broken = set(damaged(store))
     for entry in [e for e in store.list() if e.file in broken]:
         store.discard(entry)
-    useless = [path for path in records() if (named := named_by(path)) is None or not all(map(store.holds, named))]
+    whole = {file for file in named_files() if _whole(store, file)}
+    useless = [path for path in records() if (named := named_by(path)) is None or not whole.issuperset(named)]
     for path in useless:
         path.unlink()
     print(f"{len(broken)} damaged files and {len(useless)} ledgers removed; run the same snakemake command again")
     return 0
+
+
+def _whole(store: Store, file: str) -> bool:
+    """A file is there as its name promises, here or in a shared store."""
+    try:
+        store.get(file)
+    except Damaged:
+        return False
+    return True
 
 
 def named_files() -> set[str]:

@@ -153,7 +153,7 @@ def _summaries(wide: pd.DataFrame, by: list[str], metrics: Sequence[str]) -> pd.
     for labels, group in wide.groupby(by, sort=True):
         for metric in metrics:
             rows.append({**dict(zip(by, labels, strict=True)), "metric": metric, **summarise(group, metric)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*by, "metric", *summarise(wide.iloc[:0], metrics[0])])
 
 
 def _needs_volume(rows: pd.DataFrame, metric: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from pipeline import files, progress, runs
 from pipeline.jobs.work import Limits, Work, read_work
 from pipeline.progress import LOG
+from pipeline.sources.errors import SourceError
 from pipeline.store import Damaged, Store
 
 
@@ -37,8 +38,12 @@ class Context:
 def open_context(settings: Path) -> Context:
     work = read_work(settings)
     runtime = files.read_json(settings.parent / "runtime.json")
-    store = Store(Path(runtime["store"]["path"]), map(Path, runtime["store"]["shared"]))
-    return Context(work, runtime, store, Limits(**runtime["limits"]))
+    return Context(work, runtime, open_store(runtime["store"]), Limits(**runtime["limits"]))
+
+
+def open_store(settings: Mapping[str, Any]) -> Store:
+    """The store of a configuration (`StoreConfig`)."""
+    return Store(Path(settings["path"]).expanduser(), [Path(path).expanduser() for path in settings["shared"]])
 
 
 def run_job(arguments: argparse.Namespace, body: Callable[[argparse.Namespace], None]) -> int:
@@ -49,7 +54,7 @@ def run_job(arguments: argparse.Namespace, body: Callable[[argparse.Namespace], 
     runs.watch_run()
     try:
         body(arguments)
-    except Damaged as problem:
+    except (Damaged, SourceError) as problem:
         LOG.error("error: %s", problem)
         return 1
     except SystemExit as end:

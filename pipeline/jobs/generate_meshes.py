@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, ledger, seeds
+from pipeline import encoding, files, ledger, seeds
 from pipeline.jobs.arrays import ShapeReader, Table, first_rejection, read_tables
 from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.gpu import take_gpu
@@ -60,7 +60,8 @@ def _run_trained(arguments, context: Context, tables: Mapping[str, Table], shape
     rows, missing = {}, []
     for shape in shapes:
         rejected = first_rejection(tables, shape)
-        row = replace(rejected, shape=shape) if rejected else batches.stored(shape)
+        passed_on = Row(shape, "rejected", reason=rejected.reason, stage=rejected.stage) if rejected else None
+        row = passed_on or batches.stored(shape)
         if row is None:
             missing.append(shape)
         else:
@@ -96,7 +97,7 @@ class _Batches:
 
         from pipeline.reconstruction.shapes import GenerationSettings
 
-        torch.set_num_threads(self._arguments.threads)
+        torch.set_num_threads(self._runtime().threads or self._arguments.threads)
         settings = GenerationSettings(**self._work.settings)
         model = self._load(settings)
         size = settings.extraction["batch_shapes"]
@@ -106,7 +107,8 @@ class _Batches:
             if missing.isdisjoint(batch):
                 continue
             begun = time.perf_counter()
-            rows = [row for row in self._reconstruct(model, batch, settings) if row.shape in missing]
+            outcomes = self._reconstruct(model, batch, settings)
+            rows = [self._keep(shape, outcomes[shape]) for shape in batch if shape in missing]
             self._note_costs(rows, (time.perf_counter() - begun) / len(batch))
             yield from rows
             progress.advance(len(rows))
@@ -123,9 +125,14 @@ class _Batches:
             timings = self._context.timings(self._arguments.output)
             files.append_line(timings, {"shape": row.shape, "status": row.status, **cost})
 
-    def _reconstruct(self, model, batch: Sequence[str], settings) -> Iterator[Row]:
+    def _runtime(self):
+        from pipeline.training.loop import RuntimeSettings
+
+        return RuntimeSettings(**self._context.runtime["experiments"][self._arguments.experiment])
+
+    def _reconstruct(self, model, batch: Sequence[str], settings) -> dict[str, Any]:
+        """Shape → the product or Rejected of every shape of a batch."""
         from pipeline.arrays import Rejected
-        from pipeline.reconstruction.shapes import reconstruct
 
         reader = ShapeReader({i: self._tables[i] for i in self._work.reads}, batch, self._context.store)
         observations, seen, outcomes = [], [], {}
@@ -137,9 +144,8 @@ class _Batches:
                 outcomes[shape] = reason
         if seen:
             streams = [seeds.torch_seed(self._work.seed, "encode", shape) for shape in seen]
-            outcomes.update(zip(seen, reconstruct(model, observations, streams, settings), strict=True))
-        for shape in batch:
-            yield self._keep(shape, outcomes[shape])
+            outcomes.update(zip(seen, _reconstructed(model, observations, streams, settings, seen), strict=True))
+        return outcomes
 
     def _keep(self, shape: str, outcome) -> Row:
         from pipeline.arrays import Rejected
@@ -147,7 +153,7 @@ class _Batches:
         key, store = self.key(shape), self._context.store
         if isinstance(outcome, Rejected):
             return reject(self._work, shape, key, str(outcome), store)
-        entry = store.put(self._work.stage, key, files.encode_product(outcome, "off"), "off")
+        entry = store.put(self._work.stage, key, encoding.encode(outcome, "off"), "off")
         return accepted_row(shape, entry, outcome.figures, outcome.status)
 
     def _load(self, settings):
@@ -155,7 +161,6 @@ class _Batches:
         from pipeline.reconstruction.shapes import build
         from pipeline.training import checkpoint, loop
 
-        runtime = loop.RuntimeSettings(**self._context.runtime["experiments"][self._arguments.experiment])
         tensors, description = checkpoint.decode_weights(self._content())
         # The best weights are kept apart only where they are not the last.
         wanted = settings.extraction["checkpoint"] if description["best_step"] != description["steps"] else "last"
@@ -163,7 +168,7 @@ class _Batches:
         weights = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         model = build(settings, description["train_shapes"])
         checkpoint.assign_weights(model, weights)
-        return model.to(loop.device_of(runtime)).eval()
+        return model.to(loop.device_of(self._runtime())).eval()
 
     def _content(self) -> bytes:
         """The checkpoint from the store, or from the copy beside its description."""
@@ -175,3 +180,20 @@ class _Batches:
                 raise
             LOG.warning("%s; the copy in %s is used", problem, self._arguments.checkpoint.parent)
             return copy
+
+
+def _reconstructed(model, observations: Sequence, streams: Sequence[int], settings, shapes: Sequence[str]) -> list:
+    """`reconstruct` of a batch; where one shape of it fails unforeseen, that one is set aside with its reason."""
+    from pipeline.arrays import Rejected
+    from pipeline.reconstruction.shapes import reconstruct
+
+    try:
+        return reconstruct(model, observations, streams, settings)
+    except (MemoryError, ImportError, OSError):
+        raise
+    except Exception as error:
+        if len(shapes) == 1:
+            LOG.error("%s: %s", shapes[0], traceback.format_exc())
+            return [Rejected(f"unexpected {type(error).__name__}: {error} (a defect of Isomill; please report it)")]
+        alone = zip(observations, streams, shapes, strict=True)
+        return [_reconstructed(model, [seen], [stream], settings, [shape])[0] for seen, stream, shape in alone]

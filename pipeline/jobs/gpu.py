@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import tempfile
 from pathlib import Path
-
-from pipeline.runs import FOLDER
 
 CARDS = Path("/proc/driver/nvidia/gpus")
 _HELD = []  # open files whose locks last as long as this process
@@ -27,9 +26,10 @@ def take_gpu() -> int | None:
     """
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return None
-    FOLDER.mkdir(exist_ok=True)
+    folder = Path(tempfile.gettempdir()) / f"isomill-{os.getuid()}"  # one for all studies of a user
+    folder.mkdir(mode=0o700, exist_ok=True)
     for card in range(visible_gpus()):
-        stream = open(FOLDER / f"gpu{card}.lock", "w")  # noqa: SIM115 - closed with the process, and the lock with it
+        stream = open(folder / f"gpu{card}.lock", "w")  # noqa: SIM115 - closed with the process, and the lock with it
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

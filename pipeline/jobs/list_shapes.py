@@ -51,7 +51,7 @@ def relist(settings: dict[str, Any], folder: Path, write: bool) -> tuple[int, in
     entries, memory = listing.list_source(settings["source"], Path(), memory)
     if entries is None:
         return 0, 0
-    old = {(e.category, e.id) for e in read_catalogue((folder / listing.CATALOGUE).read_text(encoding="utf-8"))}
+    old = {(e.category, e.id) for e in read_catalogue((folder / listing.CATALOGUE).read_bytes().decode())}
     new = {(e.category, e.id) for e in entries}
     if write:
         for name, text in listing.listing_files(entries, settings["shards"], settings["test_shards"]).items():

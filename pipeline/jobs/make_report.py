@@ -12,6 +12,7 @@ from typing import Any
 from pipeline import files, ledger
 from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.layout import Layout
+from pipeline.jobs.summarise import NO_TEST_SHAPES
 from pipeline.jobs.work import read_value
 from pipeline.progress import LOG
 
@@ -72,7 +73,7 @@ def _gather(context: Context, layout: Layout, settings) -> Any:
         metrics=METRICS,
         methods=layout.experiments,
         category_names={category: name_of(category) for category, _ in layout.shards},
-        notes=_notes(layout),
+        notes=([NO_TEST_SHAPES] if rows.empty else []) + _notes(layout),
     )
 
 

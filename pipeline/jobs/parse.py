@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, runs
+from pipeline import files, ledger, runs
 from pipeline.config import ConfigError, load_study, read_yaml
+from pipeline.jobs.context import open_store
 from pipeline.jobs.gpu import visible_gpus
+from pipeline.jobs.work import LIMIT_MARK
 from pipeline.plan import Plan
 from pipeline.sources.errors import SourceError
 
@@ -25,7 +28,9 @@ def prepare(config: Mapping[str, Any], workflow: Any, argv: Sequence[str]) -> Pl
 
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(workflow.basedir), os.environ.get("PYTHONPATH")]))
-    command = runs.command_line(argv)
+    # A profile is named from where the command was typed, and --directory has led elsewhere by now.
+    with chdir(workflow.workdir_init):
+        command = runs.command_line(argv)
     try:
         if command.main:
             for path in workflow.configfiles:
@@ -35,8 +40,11 @@ def prepare(config: Mapping[str, Any], workflow: Any, argv: Sequence[str]) -> Pl
             say(runs.begin())
         if command.main:
             _relist(plan, write=command.real and runs.alone())
-        if command.real and runs.alone():
+        if command.real:
+            _check_folders(plan)
             _write_settings(plan)
+        if command.real and runs.alone():
+            open_store(plan.runtime()["store"]).sweep()
     except (ConfigError, SourceError) as problem:
         raise WorkflowError(str(problem)) from None
     if command.gpus_unset:
@@ -55,7 +63,32 @@ def _write_settings(plan: Plan) -> None:
         path = Path(plan.settings_file(name))
         if not path.is_file():
             files.write_json(path, plan.work(name))
-    files.write_json(Path(plan.results) / "settings" / "runtime.json", plan.runtime())
+    path = Path(plan.results) / "settings" / "runtime.json"
+    if path.is_file():
+        _forget_limited(plan, files.read_json(path)["limits"])
+    files.write_json(path, plan.runtime())
+
+
+def _forget_limited(plan: Plan, before: Mapping[str, float]) -> None:
+    """Where limits are wider now, remove the ledgers of shapes that ran into one: they are tried again."""
+    if all(plan.runtime()["limits"][name] <= value for name, value in before.items()):
+        return
+    for ledger_path in sorted(Path(plan.results).glob("data/**/*.jsonl")):
+        if any(LIMIT_MARK in row.reason for row in ledger.read(ledger_path).rows.values()):
+            ledger_path.unlink()
+
+
+def _check_folders(plan: Plan) -> None:
+    """A folder of meshes must not hold what this workflow writes, or that would be listed as shapes."""
+    if plan.study.source.kind != "directory":
+        return
+    source = Path(plan.study.source.path).expanduser().resolve()
+    for own in (Path(plan.study.store.path).expanduser(), Path("results"), Path(plan.study.download.folder)):
+        if own.resolve().is_relative_to(source):
+            raise ConfigError(
+                f"source.path: {source} contains {own}, which this workflow writes. Put the meshes into a folder of "
+                f"their own, or run from another folder."
+            )
 
 
 def _relist(plan: Plan, write: bool) -> None:

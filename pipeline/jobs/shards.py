@@ -12,16 +12,17 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, wait
 from pathlib import Path
 from typing import Any
 
 from pipeline import files, ledger
-from pipeline.jobs.work import Limits, Work, make_row, read_value, reject, source_values, stored_row
+from pipeline.jobs.work import LIMIT_MARK, Limits, Work, make_row, read_value, reject, source_values, stored_row
 from pipeline.ledger import Row
-from pipeline.progress import LOG, Progress
-from pipeline.store import Damaged, Store
+from pipeline.progress import LOG, Progress, log_file, start_log
+from pipeline.sources.errors import SourceError
+from pipeline.store import Store
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -108,7 +109,7 @@ def settled(work: Work, shape: str, inputs: Any, store: Store, limits: Limits) -
 
     if work.stage == "extract_meshes":
         try:
-            digests = {name: _digest(value) for name, value in source_values(inputs).items()}
+            digests = _digests(source_values(inputs))
         except Rejected as reason:
             return Row(shape, "rejected", reason=str(reason), stage=work.instance), ""
     else:
@@ -118,6 +119,10 @@ def settled(work: Work, shape: str, inputs: Any, store: Store, limits: Limits) -
         digests = {name: row.digest for name, (row, _) in inputs.items()}
     key = work.key(shape, digests)
     return stored_row(work, shape, key, store, limits), key
+
+
+def _digests(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _digest(value) for name, value in values.items()}
 
 
 def _digest(value: Any) -> Any:
@@ -147,9 +152,8 @@ class _Pool:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([work.module, *(IMPORT_NAMES.get(n, n) for n in work.libraries)])
         self._work, self._store, self._limits, self._workers = work, store, limits, workers
-        self._pool = ProcessPool(
-            workers, initializer=start_worker, initargs=(work, store.roots, limits.memory_mb), context=context
-        )
+        arguments = (work, store.roots, limits.memory_mb, log_file())
+        self._pool = ProcessPool(workers, initializer=start_worker, initargs=arguments, context=context)
 
     def run(self, waiting: Mapping[str, str], shapes: Mapping[str, Any], stop: StopRequest):
         """Yield (row, cost) as shapes end. One more than the workers is in flight, so that a stop is soon obeyed."""
@@ -177,9 +181,9 @@ class _Pool:
         try:
             return future.result()
         except TimeoutError:
-            reason = f"took longer than the limit of {self._limits.seconds:g} s (limits: seconds)"
+            reason = f"took longer than the limit of {self._limits.seconds:g} s {LIMIT_MARK}seconds)"
         except MemoryError:
-            reason = f"needs more than the limit of {self._limits.memory_mb} MB of memory (limits: memory_mb)"
+            reason = f"needs more than the limit of {self._limits.memory_mb} MB of memory {LIMIT_MARK}memory_mb)"
         except ProcessExpired as death:
             deaths[shape] = deaths.get(shape, 0) + 1
             if deaths[shape] < DEATHS_ALLOWED or stop.signal:
@@ -204,7 +208,7 @@ def _death_reason(exit_code: int) -> str:
 _WORKER: dict[str, Any] = {}
 
 
-def start_worker(work: Work, roots: tuple[Path, ...], memory_mb: int) -> None:
+def start_worker(work: Work, roots: tuple[Path, ...], memory_mb: int, log: Path | None) -> None:
     """Prepare a worker: it dies with its parent, leaves signals to it, and cannot take more memory than allowed."""
     ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
@@ -213,6 +217,7 @@ def start_worker(work: Work, roots: tuple[Path, ...], memory_mb: int) -> None:
     limit = mapped + memory_mb * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    start_log(log, append=True)
     _WORKER.update(work=work, store=Store(roots[0], roots[1:]))
 
 
@@ -222,6 +227,8 @@ def work_on(shape: str, key: str, inputs: Any) -> tuple[Row, dict[str, float]]:
     start, cpu = time.perf_counter(), time.process_time()
     if work.stage == "extract_meshes":
         values = source_values(inputs)
+        if work.key(shape, _digests(values)) != key:
+            raise SourceError(f"{shape}: its file was changed while this job ran; type the same command again")
     else:
         values = {name: read_value(row, path, store).value for name, (row, path) in inputs.items()}
     read = time.perf_counter()
@@ -235,15 +242,15 @@ def work_on(shape: str, key: str, inputs: Any) -> tuple[Row, dict[str, float]]:
     }
 
 
-def inputs_of(paths: Mapping[str, list[str]], shapes: list[str] | None = None) -> dict[str, Inputs]:
-    """Shape → its rows in the ledgers of each argument; all shapes of the first argument unless `shapes` names them.
+def inputs_of(paths: Mapping[str, list[str]]) -> dict[str, Inputs]:
+    """Shape → its rows in the ledgers of each argument, for all shapes of the first argument.
 
     Raises SystemExit where a ledger lacks a shape: then the member files changed while the workflow ran.
     """
     tables: dict[str, dict[str, tuple[Row, str]]] = {}
     for argument, ledgers in paths.items():
         tables[argument] = {s: (row, str(path)) for path in ledgers for s, row in ledger.read(Path(path)).rows.items()}
-    wanted = shapes if shapes is not None else list(next(iter(tables.values())))
+    wanted = list(next(iter(tables.values())))
     missing = {argument: sorted(set(wanted) - set(table)) for argument, table in tables.items()}
     if any(missing.values()):
         argument, gone = next((a, m) for a, m in missing.items() if m)
@@ -251,12 +258,3 @@ def inputs_of(paths: Mapping[str, list[str]], shapes: list[str] | None = None) -
             f"{', '.join(paths[argument])} lacks {gone[0]} ({len(gone)} in all); run the same command again"
         )
     return {shape: {argument: table[shape] for argument, table in tables.items()} for shape in wanted}
-
-
-def explain_damage(function: Callable[[], Any]) -> Any:
-    """Run a job's body; a store that needs a repair ends it with one readable line."""
-    try:
-        return function()
-    except Damaged as problem:
-        LOG.error("%s", problem)
-        raise SystemExit(f"error: {problem}") from None

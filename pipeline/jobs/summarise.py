@@ -12,6 +12,8 @@ from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.work import read_value
 from pipeline.progress import LOG
 
+NO_TEST_SHAPES = "There are no test shapes, so the tables are empty. Add shapes, or change the shares of source.split."
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", type=Path, required=True, help="settings file of the summary")
@@ -38,6 +40,8 @@ def run(arguments: argparse.Namespace) -> None:
     tables["metrics.csv"].to_parquet(stream, index=False)
     files.write_atomic(arguments.output / "metrics.parquet", stream.getvalue())
     LOG.info("%d rows of %d methods", len(wide), wide["method"].nunique())
+    if wide.empty:
+        LOG.warning(NO_TEST_SHAPES)
 
 
 def measured(path: Path, context: Context) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, seeds
+from pipeline import encoding, files, seeds
 from pipeline.fingerprint import key_of
 from pipeline.jobs.arrays import ShapeReader, first_rejection, read_tables
 from pipeline.jobs.context import Context, open_context
@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     context = open_context(arguments.settings)
     work = context.work
-    splits = _splits(arguments.catalogue, context)
-    tables = read_tables(context.results, work.reads, _shards(arguments.catalogue, context))
+    splits = _splits(arguments.catalogue)
+    tables = read_tables(context.results, work.reads, _shards(arguments.catalogue))
     usable = {s: [n for n in names if first_rejection(tables, n) is None] for s, names in splits.items()}
     if not usable["train"]:
         _require_training_shapes(arguments.experiment, splits["train"], work)
@@ -62,19 +62,19 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _note_cost(timings: Path, experiment: str, seconds: float, content: bytes) -> None:
     steps, peak = (
-        files.tensor_description(content)["steps_made"],
+        encoding.tensor_description(content)["steps_made"],
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )
     cost = {"seconds": round(seconds, 3), "peak_mb": round(peak, 1), "steps": steps}
     files.append_line(timings, {"shape": experiment, "status": "ok", **cost})
 
 
-def _splits(catalogue: Path, context: Context) -> dict[str, list[str]]:
-    entries = read_catalogue(catalogue.read_text(encoding="utf-8"))
+def _splits(catalogue: Path) -> dict[str, list[str]]:
+    entries = read_catalogue(catalogue.read_bytes().decode())
     return {split: sorted(f"{e.category}/{e.id}" for e in entries if e.split == split) for split in ("train", "val")}
 
 
-def _shards(catalogue: Path, context: Context) -> list[tuple[str, str]]:
+def _shards(catalogue: Path) -> list[tuple[str, str]]:
     """All (category, shard) of the listing, empty ones included."""
     return [(path.parent.name, path.stem) for path in sorted((catalogue.parent / "members").glob("*/*.jsonl"))]
 
@@ -204,7 +204,7 @@ class _reporter:
 
 def _write_outputs(output: Path, entry: Entry, content: bytes, experiment: str) -> None:
     """The declared outputs; checkpoint.json, which says that all is there, comes last."""
-    description = files.tensor_description(content)
+    description = encoding.tensor_description(content)
     files.write_atomic(output.with_name("weights.safetensors"), content)
     files.write_atomic(output.with_name("history.csv"), _history_text(description["history"]))
     facts = {name: description[name] for name in ("method", "model", "train_shapes", "steps", "best_step", "notes")}

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, ledger, seeds
-from pipeline.fingerprint import key_of
+from pipeline import encoding, files, ledger, seeds
+from pipeline.fingerprint import code_digest, key_of
 from pipeline.progress import LOG
 from pipeline.settings import Settings
 from pipeline.store import Damaged, Entry, Store
 
 REJECTED = "rejected"
+LIMIT_MARK = "(limits: "  # in the reason of a shape that ran into a limit
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,28 @@ class Work:
         return key_of("shape", self.fingerprint, digests, stream)
 
 
-def read_work(path: Path) -> Work:
-    """The work that a settings file describes. Raises SystemExit where another library version is installed."""
+def read_work(path: Path, same_code: bool = True) -> Work:
+    """The work that a settings file describes. Raises SystemExit where another library version is installed.
+
+    same_code: stop as well where the code is not the one the file was written for.
+    """
     row = files.read_json(path)
     work = Work(
         **{name: row[name] for name in Work.__dataclass_fields__ if name in row and name != "file"}, file=str(path)
     )
     check_libraries(work.libraries)
+    if same_code:
+        check_code(row)
     return work
+
+
+def check_code(row: Mapping[str, Any]) -> None:
+    """Stop when the code is not what the fingerprint covers: it was edited after the run of this job began."""
+    if row["code"] != code_digest(tuple(row["modules"])):
+        raise SystemExit(
+            f"the code of {row['instance']} was changed since this run started; nothing wrong was stored.\n"
+            f"Type the same command again: it makes again what the change touches."
+        )
 
 
 def check_libraries(pinned: Mapping[str, str]) -> None:
@@ -122,13 +137,13 @@ def make_row(work: Work, shape: str, key: str, values: Mapping[str, Any], store:
         product = compute(work, shape, values)
     except Rejected as reason:
         return reject(work, shape, key, str(reason), store)
-    except MemoryError:
-        raise
+    except (MemoryError, ImportError, OSError):
+        raise  # the machine's fault, not the shape's: it is no reason to set the shape aside
     except Exception as error:
         LOG.error("%s %s: %s", work.instance, shape, traceback.format_exc())
         reason = f"unexpected {type(error).__name__}: {error} (a defect of Isomill; please report it with this shape)"
         return reject(work, shape, key, reason, store)
-    entry = store.put(work.stage, key, files.encode_product(product, work.format), files.EXTENSIONS[work.format])
+    entry = store.put(work.stage, key, encoding.encode(product, work.format), encoding.EXTENSIONS[work.format])
     return accepted_row(shape, entry, product.figures, product.status)
 
 
@@ -142,7 +157,7 @@ def reject(work: Work, shape: str, key: str, reason: str, store: Store, limits: 
     limits: given when the shape ran into one of them; a later run with wider ones tries again.
     """
     row = {"reason": reason, "limits": [limits.seconds, limits.memory_mb] if limits else None}
-    content = files.encode_product(_Json({"reason": reason}, row), "json")
+    content = encoding.encode(_Json({"reason": reason}, row), "json")
     store.put(work.stage, key, content, REJECTED)
     return ledger.Row(shape, REJECTED, key, reason=reason, stage=work.instance)
 
@@ -166,13 +181,13 @@ def stored_row(work: Work, shape: str, key: str, store: Store, limits: Limits) -
         store.discard(entry)
         return None
     if entry.extension == REJECTED:
-        figures, _ = files.figures_of(content, "json")
+        figures, _ = encoding.figures_of(content, "json")
         reached = figures["limits"]
         if reached and (limits.seconds > reached[0] or limits.memory_mb > reached[1]):
             store.discard(entry)
             return None
         return ledger.Row(shape, REJECTED, key, reason=figures["reason"], stage=work.instance)
-    figures, status = files.figures_of(content, work.format)
+    figures, status = encoding.figures_of(content, work.format)
     return accepted_row(shape, entry, figures, status)
 
 
@@ -186,7 +201,7 @@ def read_value(row: ledger.Row, path: str, store: Store):
     except Damaged as problem:
         LOG.warning("%s: %s; it is made again from its inputs", row.shape, problem)
         content = _remade(row, path, store)
-    return files.decode_product(content, _format(row))
+    return encoding.decode(content, _format(row))
 
 
 def _format(row: ledger.Row) -> str:
@@ -200,19 +215,21 @@ def _remade(row: ledger.Row, path: str, store: Store) -> bytes:
     header = ledger.read(Path(path)).header
     if not header.get("remake", False):
         raise Damaged(f"{row.file} cannot be made again here; run `isomill store repair` and the same command again")
-    work = read_work(Path(header["settings"]))
+    # The digest decides whether what is made is what was; other code may well give it.
+    work = read_work(Path(header["settings"]), same_code=False)
     if work.stage == "extract_meshes":
         values = source_values(find_member(header["inputs"]["members"], row.shape))
     else:
         values = input_values(row.shape, header["inputs"], store)
-    made = make_row(work, row.shape, row.key, values, store)
-    if made.digest != row.digest:
+    content = encoding.encode(compute(work, row.shape, values), work.format)
+    if files.digest_of(content) != row.digest:
         raise Damaged(
             f"{row.shape}: {row.file} was made again but came out different (other code or libraries than then); "
             f"run `isomill store repair` and the same command again"
         )
+    store.put(work.stage, row.key, content, encoding.EXTENSIONS[work.format])
     LOG.warning("%s: %s is whole again", row.shape, row.file)
-    return store.get(made.file)
+    return content
 
 
 def input_values(shape: str, inputs: Mapping[str, list[str]], store: Store) -> dict[str, Any]:

@@ -19,6 +19,8 @@ def _top_folders(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
     for name in names or ():
         if not name or "/" in name or "\\" in name or name.startswith("."):
             raise ValueError(f"{name!r} is not the name of a folder directly below the path")
+        if set(name) & set("{}") or not name.isprintable():
+            raise ValueError(f"{name!r} holds braces or control characters, which file names of results cannot")
     if names is not None and len(set(names)) != max(len(names), 1):
         raise ValueError("name at least one category, and each once; or leave the key out")
     return names

@@ -21,7 +21,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from pipeline.files import HEADER_KEY, digest_of, temporary_name, write_atomic
+from pipeline.encoding import HEADER_KEY
+from pipeline.files import digest_of, temporary_name, write_atomic
 from pipeline.settings import canonical_json
 
 LOG = logging.getLogger("isomill")

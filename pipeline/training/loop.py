@@ -77,7 +77,7 @@ class RuntimeSettings(Settings):
     """auto: the graphics card where there is one."""
 
     threads: PositiveInt | None = None
-    """Threads of torch on the CPU; null: as torch finds them."""
+    """Threads of torch on the CPU; null: the threads of the job."""
 
     resident_share: Annotated[float, Field(ge=0, le=1)] = 0.6
     """Share of the card's free memory that the training arrays may take; larger ones stay in host memory."""

@@ -6,13 +6,14 @@ import argparse
 import importlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pipeline import files, ledger
+from pipeline import files, ledger, runs
 from pipeline.cli import main as commands
 from pipeline.cli.main import main
 from pipeline.config import ROOT
@@ -139,7 +140,7 @@ def test_helpers_load_no_heavy_library(name, study):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     loaded = set(printed.strip().split("\n")[-1].split())
-    assert f"pipeline.cli.{name}" in loaded and not loaded & {"numpy", "torch", "scipy", "open3d", "snakemake"}
+    assert f"pipeline.cli.{name}" in loaded and not loaded & {"torch", "scipy", "open3d", "pandas", "snakemake"}
 
 
 @pytest.mark.parametrize("words", [[], ["plna"], ["store", "polish"], ["shape"], ["plan", "--sed"]])
@@ -315,6 +316,19 @@ def test_a_ledger_that_cannot_be_read_is_damaged_and_repair_removes_it(run, stud
     assert study.path("scale_to_off").is_file()
     assert "0 damaged files and 1 ledgers removed" in run("store", "repair")[1]
     assert not path.exists()
+
+
+@pytest.mark.parametrize("words", [["gc"], ["gc", "--delete"], ["repair"]])
+def test_nothing_is_removed_under_a_run_that_is_at_work(run, study, words):
+    """What it has just made is in no ledger yet."""
+    study.store.put("sample_volume", "cd" * 20, b"just made", "safetensors")
+    before, parent = sorted(Path("store").rglob("*")), os.getppid()
+    record = {"host": socket.gethostname(), "pid": parent, "start": runs.start_time(parent)}
+    files.write_json(runs.RUNS / "other.json", record)
+    with pytest.raises(SystemExit, match="a run is at work in this folder"):
+        run("store", *words)
+    assert sorted(Path("store").rglob("*")) == before
+    assert run("store", "verify")[0] == 0
 
 
 def test_an_empty_folder_has_nothing_to_check(tmp_path, monkeypatch, capsys):

@@ -29,7 +29,7 @@ def take(environment=None):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": os.getcwd(), **(environment or {})},
     )
     return process, process.stdout.readline().strip()
 

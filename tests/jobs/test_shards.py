@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import files
+from pipeline import encoding, files
 from pipeline.jobs.shards import Stopped, map_shapes
 from pipeline.jobs.work import Limits, Work, read_value
 from pipeline.ledger import Ledger, Row, write
@@ -51,7 +51,7 @@ class Shard:
         rows = {}
         for number, (shape, behaviour) in enumerate(behaviours.items()):
             value = {"behaviour": behaviour, "number": number, **extra}
-            content = files.encode_product(_json(value), "json")
+            content = encoding.encode(_json(value), "json")
             entry = self.store.put("raw", files.digest_of(shape.encode()), content, "json")
             rows[shape] = Row(shape, "ok", entry.key, entry.file, entry.digest, entry.size)
         write(Path("raw.jsonl"), Ledger({"stage": "raw"}, rows))

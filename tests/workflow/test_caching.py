@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import yaml
@@ -167,3 +168,25 @@ def test_a_dry_run_in_a_fresh_checkout_shows_everything_and_writes_nothing(tmp_p
     assert re.search(r"^make_watertight +1$", text, re.M) and re.search(r"^train_model +3$", text, re.M)
     assert not {path.name for path in fresh.folder.iterdir()} & {"results", "store", ".isomill", "downloads"}
     assert not list(Path(fresh.folder).glob("logs"))
+
+
+def test_code_edited_during_a_run_stops_its_jobs_and_stores_nothing(study):
+    study.configure({"dataset": "edited", "store": {"path": "another"}})
+    process = study.start("prepare_all")
+    time.sleep(4)
+    edit(study, "pipeline/samples/volume.py", "\nimport numpy as np\n", "\nimport numpy as np\n\nUNUSED = 1\n")
+    assert process.wait(timeout=300) != 0
+    assert "the code of sample_volume was changed since this run started" in (study.folder / "run.log").read_text()
+    assert not (study.folder / "another" / "sample_volume").exists()
+
+
+def test_a_wider_limit_tries_again_the_shapes_that_ran_into_it(study):
+    narrow = {"dataset": "narrow", "store": {"path": "another"}}
+    fine = stages({**PROFILE["stages"], "make_watertight": {"resolution": 160}})
+    target = "results/narrow/data/make_watertight/03001627/0.jsonl"
+    study.configure({**narrow, **fine, "limits": {"seconds": 0.05, "max_rejected": 1.0}})
+    study.run(target)
+    assert "longer than the limit of 0.05 s" in (study.folder / target).read_text()
+    study.configure({**narrow, **fine})
+    study.run(target)
+    assert "longer than the limit" not in (study.folder / target).read_text()

@@ -72,6 +72,17 @@ def test_a_folder_of_meshes_runs_to_the_report_and_new_meshes_are_taken_up(own_m
     assert "zz.off" not in (study.results / "evaluation" / "shapes.csv").read_text()
 
 
+def test_a_study_without_test_shapes_ends_with_a_report_that_says_so(own_meshes):
+    own_meshes.configure(directory_overlay("my meshes", split={"train": 1, "val": 0, "test": 0}))
+    assert "There are no test shapes" in own_meshes.run()
+    assert "There are no test shapes" in (own_meshes.results / "report" / "index.html").read_text()
+
+
+def test_a_folder_that_holds_the_results_is_refused(own_meshes):
+    own_meshes.configure(directory_overlay("."))
+    assert "contains store, which this workflow writes" in own_meshes.run(fails=True)
+
+
 def test_touching_files_computes_nothing(own_meshes):
     own_meshes.run("prepare_all")
     before = own_meshes.computed()
