@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -25,6 +24,7 @@ from pydantic import (
 )
 
 from pipeline.models import registry
+from pipeline.overlays import ConfigError, merge, read_yaml
 from pipeline.settings import Settings, module_head
 from pipeline.sources.taxonomy import quoted_hint, synset_of
 
@@ -32,11 +32,6 @@ ROOT = Path(__file__).parent.parent
 PRESETS = ROOT / "resources" / "presets"
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
 MEAN_SHAPE = "mean-shape"
-MOST_VALUES = 100_000  # of a YAML file, aliases written out
-
-
-class ConfigError(Exception):
-    """The configuration is wrong; the message lists every mistake with its key."""
 
 
 def _settings(module: str, name: str) -> type[Settings]:
@@ -302,9 +297,8 @@ def _check_shards(study: Study) -> None:
         if study.source.kind != "directory":
             names = [synset_of(name) for name in names]
         _distinct(tuple(names))
-        known = getattr(study.source, "categories", None) or (
-            [synset_of(name) for name in study.demo.categories] if study.source.kind == "demo" else ["all"]
-        )
+        # Rows of ShapeNet categories that this study leaves out are fine: presets name all they know.
+        known = (study.source.categories or ("all",)) if study.source.kind == "directory" else names
         unknown = [name for name in names if name not in known]
         if unknown:
             raise ValueError(f"{unknown[0]!r} is no category of the source; those are {', '.join(known)}")
@@ -336,6 +330,22 @@ def _experiments(study: Study) -> tuple[Settings, ...]:
     return (*experiments, mean)
 
 
+def preset_notes(study: Study) -> list[str]:
+    """What presets ask of the data stages and this study does otherwise: a preset in a block brings only the block."""
+    notes = []
+    for block in study.experiments or (study.demo.experiments if study.source.kind == "demo" else ()):
+        wanted = read_yaml(PRESETS / f"{block['preset']}.yaml").get("stages", {}) if "preset" in block else {}
+        for stage, values in wanted.items():
+            used = getattr(study.stages, stage).model_dump(mode="json")
+            notes += [
+                f"{block['name']}: its preset asks for stages.{stage}.{key} = {value}, this study has {used[key]}. "
+                f"To follow it: --configfile resources/presets/{block['preset']}.yaml"
+                for key, value in values.items()
+                if used[key] != value
+            ]
+    return notes
+
+
 _MEAN_EXTRACTION = {"method": "dense", "resolution": 64, "box": 1.1}
 
 
@@ -365,71 +375,6 @@ def expand_preset(block: Mapping[str, Any], path: str = "experiments") -> dict[s
     if len(presets) != 1:
         raise ConfigError(f"{path}.preset: {name!r} is a whole study; use it with --configfile")
     return merge(presets[0], block)
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings key by key, everything else replaced whole, as Snakemake merges configurations.
-
-    As there, a mapping without keys changes nothing, whatever it is laid over.
-    """
-    merged = dict(base)
-    for key, value in over.items():
-        if isinstance(value, Mapping):
-            old = merged.get(key, {})
-            value = merge(old if isinstance(old, Mapping) else {}, value) if value else old
-        merged[key] = value
-    return merged
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML in which the same key twice is an error, not a silent loss, and aliases cannot grow without end."""
-
-    def compose_mapping_node(self, anchor):
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise ConfigError(f"line {line}: the key {key.value!r} stands twice in one mapping")
-            seen.add(key.value)
-        return node
-
-    def get_single_node(self):
-        node = super().get_single_node()
-        if node is not None and _size(node, {}) > MOST_VALUES:
-            raise ConfigError(f"its aliases stand for more than {MOST_VALUES:,} values, or for themselves")
-        return node
-
-
-def _size(node: yaml.Node, known: dict[int, float]) -> float:
-    """Values below a node with its aliases written out; infinite for one that holds itself."""
-    if id(node) not in known:
-        known[id(node)] = float("inf")
-        inner = node.value if isinstance(node, yaml.CollectionNode) else []
-        if isinstance(node, yaml.MappingNode):
-            inner = [part for pair in inner for part in pair]
-        known[id(node)] = 1 + sum(_size(part, known) for part in inner)
-    return known[id(node)]
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping of at most 1 MB. Raises ConfigError with the file's name."""
-    path = Path(path)
-    if path.stat().st_size > 2**20:
-        raise ConfigError(f"{path}: larger than 1 MB; is this a configuration?")
-    try:
-        value = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: nested too deeply") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}, {error}") from None
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected keys and values, found a {type(value).__name__}")
-    return value
 
 
 # pydantic speaks of Python's types; a configuration has lists, and keys with values.

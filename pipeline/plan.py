@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files, fingerprint, stages
-from pipeline.config import ROOT, ConfigError, Study
+from pipeline.config import ROOT, Study
+from pipeline.overlays import ConfigError
 from pipeline.settings import Settings
 from pipeline.sources.shapenet import archive_name
 from pipeline.sources.taxonomy import synset_of

@@ -37,7 +37,9 @@ def fingerprints(plan: Plan) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def base() -> Plan:
-    return plan_of()
+    plan = plan_of()
+    fingerprints(plan)  # once, before any test changes what is installed
+    return plan
 
 
 def changed(one: Plan, other: Plan) -> set[str]:

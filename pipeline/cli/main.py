@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 
 JOBS = {
@@ -46,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             module.add_arguments(command)
     arguments = parser.parse_args(argv)
     if arguments.command in HELPERS:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `isomill shape … | head` just ends
         return module.run(arguments) or 0
     from pipeline.jobs.context import run_job
 

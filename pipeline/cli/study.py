@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline.config import ROOT, ConfigError, load_study, merge, read_yaml
+from pipeline.config import ROOT, load_study
+from pipeline.overlays import ConfigError, merge, read_yaml
 from pipeline.plan import Plan
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files, ledger, runs
-from pipeline.config import ConfigError, load_study, read_yaml
+from pipeline.config import load_study, preset_notes
 from pipeline.jobs.context import open_store
 from pipeline.jobs.gpu import visible_gpus
 from pipeline.jobs.work import LIMIT_MARK
+from pipeline.overlays import ConfigError, read_yaml
 from pipeline.plan import Plan
 from pipeline.sources.errors import SourceError
 
@@ -36,6 +37,8 @@ def prepare(config: Mapping[str, Any], workflow: Any, argv: Sequence[str]) -> Pl
             for path in workflow.configfiles:
                 read_yaml(Path(path))
         plan = Plan(*load_study(config))
+        if command.main:
+            say(preset_notes(plan.study))
         if command.real:
             say(runs.begin())
         if command.main:

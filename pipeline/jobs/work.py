@@ -14,6 +14,7 @@ from pipeline import encoding, files, ledger, seeds
 from pipeline.fingerprint import code_digest, key_of
 from pipeline.progress import LOG
 from pipeline.settings import Settings
+from pipeline.stages import STAGES
 from pipeline.store import Damaged, Entry, Store
 
 REJECTED = "rejected"
@@ -205,10 +206,9 @@ def read_value(row: ledger.Row, path: str, store: Store):
 
 
 def _format(row: ledger.Row) -> str:
-    extension = row.file.rsplit(".", 1)[1]
-    if extension != "safetensors":
-        return extension
-    return "mesh" if row.file.split("/")[0] in ("extract_meshes", "make_watertight") else "arrays"
+    """The format of a stored file; meshes of methods and measurements are named by their extension."""
+    stage = STAGES.get(row.file.split("/")[0])
+    return stage.format if stage else row.file.rsplit(".", 1)[1]
 
 
 def _remade(row: ledger.Row, path: str, store: Store) -> bytes:
@@ -217,11 +217,7 @@ def _remade(row: ledger.Row, path: str, store: Store) -> bytes:
         raise Damaged(f"{row.file} cannot be made again here; run `isomill store repair` and the same command again")
     # The digest decides whether what is made is what was; other code may well give it.
     work = read_work(Path(header["settings"]), same_code=False)
-    if work.stage == "extract_meshes":
-        values = source_values(find_member(header["inputs"]["members"], row.shape))
-    else:
-        values = input_values(row.shape, header["inputs"], store)
-    content = encoding.encode(compute(work, row.shape, values), work.format)
+    content = _computed_again(work, row, header["inputs"], store)
     if files.digest_of(content) != row.digest:
         raise Damaged(
             f"{row.shape}: {row.file} was made again but came out different (other code or libraries than then); "
@@ -230,6 +226,19 @@ def _remade(row: ledger.Row, path: str, store: Store) -> bytes:
     store.put(work.stage, row.key, content, encoding.EXTENSIONS[work.format])
     LOG.warning("%s: %s is whole again", row.shape, row.file)
     return content
+
+
+def _computed_again(work: Work, row: ledger.Row, inputs: Mapping[str, list[str]], store: Store) -> bytes:
+    from pipeline.arrays import Rejected
+
+    try:
+        if work.stage == "extract_meshes":
+            values = source_values(find_member(inputs["members"], row.shape))
+        else:
+            values = input_values(row.shape, inputs, store)
+        return encoding.encode(compute(work, row.shape, values), work.format)
+    except Rejected as reason:
+        raise Damaged(f"{row.file} cannot be made again: {reason}") from None
 
 
 def input_values(shape: str, inputs: Mapping[str, list[str]], store: Store) -> dict[str, Any]:

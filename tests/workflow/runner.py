@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from pipeline import files, ledger
-from pipeline.config import merge
+from pipeline.overlays import merge
 
 ROOT = Path(__file__).parent.parent.parent
 PROFILE = yaml.safe_load((Path(__file__).parent / "fault_profile.yaml").read_text())
