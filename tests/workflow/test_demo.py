@@ -13,7 +13,7 @@ def test_poisson_beats_the_network_and_the_network_the_mean_shape(tmp_path):
     demo = yaml.safe_load((ROOT / "workflow_config.yaml").read_text())["demo"]
     demo["experiments"] = [block for block in demo["experiments"] if block["name"] in ("onet-pointcloud", "poisson")]
     study = Workflow.new(tmp_path / "study")
-    (study.folder / "study.yaml").write_text(yaml.safe_dump({"demo": demo}))
+    (study.folder / "study.yaml").write_text(yaml.safe_dump({"dataset": "demo", "demo": demo}))
     study.run()
     summary = pandas.read_csv(study.results / "evaluation" / "summary.csv").set_index(["method", "metric"])
     iou = summary["micro_penalised"].xs("iou", level="metric")
