@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import signal
+import os
 import sys
 
 JOBS = {
@@ -47,11 +47,21 @@ def main(argv: list[str] | None = None) -> int:
             module.add_arguments(command)
     arguments = parser.parse_args(argv)
     if arguments.command in HELPERS:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `isomill shape … | head` just ends
-        return module.run(arguments) or 0
+        return _to_the_end(module, arguments)
     from pipeline.jobs.context import run_job
 
     return run_job(arguments, module.run)
+
+
+def _to_the_end(module, arguments: argparse.Namespace) -> int:
+    """Run a helper; where its reader goes away, as in `isomill shape … | head`, it just ends."""
+    try:
+        code = module.run(arguments) or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _module(name: str) -> str:
