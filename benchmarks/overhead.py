@@ -92,7 +92,7 @@ def prepare(shapes: int, seconds: float, libraries: tuple[str, ...]) -> None:
     """The settings file, the runtime file and the input ledger with its stored meshes."""
     versions = {name: public_version(importlib.metadata.version(name)) for name in libraries}
     work = {
-        "instance": INSTANCE, "stream": INSTANCE, "fingerprint": "0" * 40, "settings": {"seconds": seconds},
+        "instance": INSTANCE, "fingerprint": "0" * 40, "settings": {"seconds": seconds},
         "random": True, "seed": 0, "libraries": versions, "code": "", "module": "benchmarks.synthetic",
         "function": "synthetic", "settings_class": "SyntheticSettings", "format": "arrays", "upstream": ["mesh"],
     }  # fmt: skip

@@ -299,7 +299,6 @@ class Plan:
         key = fingerprint.fingerprint(stage or name, settings, modules, pins)
         return {
             "instance": stage or name,
-            "stream": stage or name,
             "fingerprint": key,
             "settings": settings,
             "libraries": pins,

@@ -44,7 +44,6 @@ def work(instance: str) -> Work:
     stage = stages.stage_of(instance)
     return Work(
         instance=instance,
-        stream=instance,
         fingerprint="",
         settings=SETTINGS.get(instance, {}),
         random=stage.random,

@@ -33,12 +33,11 @@ class Limits:
 class Work:
     """One stage with its settings.
 
-    instance: its name in ledgers. stream: its name in seeds, which an experiment's name does not enter.
+    instance: its name in ledgers and seeds; of an experiment the stage alone, so that its name decides nothing.
     upstream: the names of its inputs, in the order the rule gives them. file: where all this stands.
     """
 
     instance: str
-    stream: str
     fingerprint: str
     settings: dict[str, Any]
     random: bool
@@ -60,7 +59,7 @@ class Work:
 
     def key(self, shape: str, digests: Mapping[str, Any]) -> str:
         """The key of one shape: fingerprint, content of its inputs and, for random stages, its stream."""
-        stream = [self.seed, self.stream, shape] if self.random else None
+        stream = [self.seed, self.instance, shape] if self.random else None
         return key_of("shape", self.fingerprint, digests, stream)
 
 
@@ -114,7 +113,7 @@ def compute(work: Work, shape: str, values: Mapping[str, Any]):
     settings_class: type[Settings] = getattr(module, work.settings_class)
     arguments = dict(_grouped(values), settings=settings_class(**work.settings))
     if work.random:
-        arguments["rng"] = seeds.rng_for(work.seed, work.stream, shape)
+        arguments["rng"] = seeds.rng_for(work.seed, work.instance, shape)
     return getattr(module, work.function)(**arguments)
 
 

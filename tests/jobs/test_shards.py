@@ -17,7 +17,6 @@ from pipeline.store import Damaged, Store
 LIMITS = Limits(seconds=20.0, memory_mb=1500)
 WORK = Work(
     instance="fake_stage",
-    stream="fake_stage",
     fingerprint="f" * 40,
     settings={"factor": 2},
     random=True,
