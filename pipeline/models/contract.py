@@ -7,7 +7,7 @@ another frame converts inside its own file.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -26,17 +26,36 @@ if TYPE_CHECKING:
 ShapeArrays = Mapping[str, np.ndarray]
 
 
+class Keeper:
+    """Keeps the state of a long test-time optimisation; this one keeps nothing."""
+
+    def restore(self) -> dict[str, Tensor] | None:
+        """The state kept last of the very same optimisation, on the CPU; None at its beginning."""
+        return None
+
+    def note(self, state: Callable[[], dict[str, Tensor]]) -> None:
+        """Called between steps: asks for the state where it is time to keep it, and may raise to stop there."""
+
+
 class Model(nn.Module, ABC):
     """A model of shapes.
 
     declaration: the facts the workflow knows about it. network: the bare network with the original's tensor names, in
     the original's frame: network(queries (B, N, 3), observation) gives its raw outputs (B, N). epoch: passes over the
-    training shapes, counted from 1; the loop sets it before every step.
+    training shapes, counted from 1; step, counted from 0, of steps in all: the loop sets the three before every step.
+    keeper: where a long `encode` keeps its state.
+
+    A model with a parent (`Declaration.parent`) keeps it as its submodule `parent`: frozen, in evaluation mode, its
+    weights in the child's checkpoint.
     """
 
     declaration: Declaration
     network: nn.Module
+    parent: Model | None = None
     epoch: int = 1
+    step: int = 0
+    steps: int = 1
+    keeper: Keeper = Keeper()
 
     @property
     def level(self) -> float:
@@ -67,7 +86,14 @@ class Model(nn.Module, ABC):
 
     def parameter_groups(self, learning_rate: float) -> list[dict]:
         """Parameters with their learning rates, in the form optimisers take."""
-        return [{"params": list(self.parameters()), "lr": learning_rate}]
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": learning_rate}]
+
+    def active_groups(self) -> Sequence[int] | None:
+        """Numbers of the parameter groups that the present step moves, where that is not all of them.
+
+        Adversaries take turns so: `loss` is the one whose turn it is, by `step`.
+        """
+        return None
 
     def fit(self, data: ResidentData) -> None:
         """Set the model's state directly from the training shapes."""
@@ -80,6 +106,10 @@ class Model(nn.Module, ABC):
         One seed per shape; a shape's code does not depend on the others of the batch, beyond rounding.
         """
 
+    def sample(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Codes of new shapes, every entry with leading `count`, on the device of the weights."""
+        raise NotImplementedError(f"{type(self).__name__} draws no new shapes")
+
     def field(self, code: dict[str, Tensor], queries: Tensor) -> Tensor:
         """The declared quantity at queries (B, N, 3), as (B, N)."""
         raise NotImplementedError(f"{type(self).__name__} has no field; it gives meshes by surface()")
@@ -89,10 +119,24 @@ class Model(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} gives no meshes of its own; extract them from field()")
 
 
-def build_model(name: str, settings: Settings, inference: Settings, train_shapes: int, seed: int) -> Model:
-    """A model with seeded initial weights. `settings`, `inference`: instances of its two settings classes."""
+def build_model(
+    name: str, settings: Settings, inference: Settings, train_shapes: int, seed: int, parent: Model | None = None
+) -> Model:
+    """A model with seeded initial weights. `settings`, `inference`: instances of its two settings classes.
+
+    parent: the trained model it builds on, for methods that declare one.
+    """
+    module = registry.load(name)
+    given = (parent,) if module.DECLARATION.parent else ()
     with seeded_init(seed):
-        return registry.load(name).build(settings, inference, train_shapes)
+        return module.build(settings, inference, train_shapes, *given)
+
+
+def frozen(parent: Model) -> Model:
+    """The parent as a child keeps it: no gradients, evaluation mode for good."""
+    parent.requires_grad_(False).eval()
+    parent.train = lambda mode=True: parent  # a child that trains leaves its parent's normalisation alone
+    return parent
 
 
 @contextmanager

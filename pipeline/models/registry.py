@@ -9,7 +9,8 @@ import importlib
 import types
 from pathlib import Path
 
-from pipeline.settings import module_head
+from pipeline.models.declaration import Declaration
+from pipeline.settings import Settings, module_head
 
 FOLDER = Path(__file__).parent
 
@@ -23,6 +24,12 @@ def available_models() -> tuple[str, ...]:
 def head(name: str) -> types.ModuleType:
     """The model's ModelSettings, InferenceSettings and DECLARATION, without torch. Raises ValueError if unknown."""
     return module_head(_module(name))
+
+
+def declaration(name: str, settings: Settings) -> Declaration:
+    """The facts about a model with these ModelSettings."""
+    module = head(name)
+    return module.declare(settings) if hasattr(module, "declare") else module.DECLARATION
 
 
 def load(name: str) -> types.ModuleType:

@@ -121,6 +121,7 @@ class Run:
 
     def _make_step(self) -> None:
         self.model.epoch, shapes = self.order.at(self.step)
+        self.model.step, self.model.steps = self.step, self.settings.steps
         seed_step(self.generator, self.seed, self.step)
         factor = learning_rate_factor(self.settings, self.step, self.model.epoch)
         for group in self.optimiser.param_groups:
@@ -129,6 +130,7 @@ class Run:
         losses = self.loss(batch)
         self.optimiser.zero_grad()
         self.fabric.backward(losses["loss"])
+        self._rest_inactive_groups()
         if self.settings.gradient_clip is not None:
             bound = self.settings.gradient_clip
             self.fabric.clip_gradients(self.wrapped, self.optimiser, max_norm=bound, error_if_nonfinite=False)
@@ -136,6 +138,14 @@ class Run:
         self.average.update()
         self.step += 1
         self.waiting.append((shapes, {name: value.detach() for name, value in losses.items()}))
+
+    def _rest_inactive_groups(self) -> None:
+        """A parameter without gradient stays as it is, and so does the optimiser's memory of it."""
+        active = self.model.active_groups()
+        for number, group in enumerate(self.optimiser.param_groups):
+            if active is not None and number not in active:
+                for parameter in group["params"]:
+                    parameter.grad = None
 
     def _check_losses(self) -> None:
         """Add the waiting losses to the row that is being made; stop at the first that is not finite."""

@@ -18,7 +18,8 @@ BLOCKS = (
 # The same with its axes in another order and one of them mirrored: a mix-up cannot serve both.
 TURNED = tuple(((y, z, x), (-cy, cz, cx)) for (x, y, z), (cx, cy, cz) in BLOCKS)
 
-TINY = {
+# Settings of the cases that the contract tests run: every model, and its variants as "<model>/<variant>".
+TINY: dict[str, dict] = {
     "onet": {
         "hidden": 32,
         "blocks": 2,
@@ -31,7 +32,21 @@ TINY = {
     "deepsdf": {"dims": (32,) * 4, "latent_in": (2,), "code": 8, "samples": 256, "dropout": 0.0},
     "poisson": {"depth": 4},
 }
-TINY_INFERENCE = {"deepsdf": {"iterations": 20, "samples": 256}}
+TINY_INFERENCE: dict[str, dict] = {"deepsdf": {"iterations": 20, "samples": 256}}
+
+# Case of the parent of a case, for models that build on another.
+PARENTS: dict[str, str] = {}
+
+
+def cases() -> tuple[str, ...]:
+    """All models and variants, sorted."""
+    return tuple(sorted({*registry.available_models(), *TINY}))
+
+
+def declaration_of(case: str):
+    """The declaration of a case with its tiny settings."""
+    name = case.split("/")[0]
+    return registry.declaration(name, registry.head(name).ModelSettings(**TINY.get(case, {})))
 
 
 def blocks_sdf(points: np.ndarray, boxes=BLOCKS) -> np.ndarray:
@@ -66,16 +81,36 @@ def lattice(resolution: int = 64) -> np.ndarray:
     return np.stack(np.meshgrid(centres, centres, centres, indexing="ij"), axis=-1).reshape(-1, 3)
 
 
-def tiny_model(name: str, train_shapes: int = 3, seed: int = 0, inference: dict | None = None, **settings) -> Model:
-    """A small model; keywords lie over the tiny settings."""
+def tiny_model(case: str, train_shapes: int = 3, seed: int = 0, inference: dict | None = None, **settings) -> Model:
+    """A small model, on an untrained parent where it needs one; keywords lie over the tiny settings."""
+    name = case.split("/")[0]
     module = registry.load(name)
     return build_model(
         name,
-        module.ModelSettings(**{**TINY.get(name, {}), **settings}),
-        module.InferenceSettings(**{**TINY_INFERENCE.get(name, {}), **(inference or {})}),
+        module.ModelSettings(**{**TINY.get(case, {}), **settings}),
+        module.InferenceSettings(**{**TINY_INFERENCE.get(case, {}), **(inference or {})}),
         train_shapes,
         seed,
+        tiny_model(PARENTS[case], train_shapes) if case in PARENTS else None,
     )
+
+
+def lattice_occupancies(sdf, resolution: int) -> np.ndarray:
+    """(R, R, R) bool, as the stage `voxelize` gives it."""
+    return (sdf(lattice(resolution)) < 0).reshape((resolution,) * 3)
+
+
+def silhouettes(points: np.ndarray, views: int = 4, size: int = 32) -> np.ndarray:
+    """(views, size, size, 4) uint8: the points splatted from directions around the y axis, brighter where nearer."""
+    images = np.zeros((views, size, size, 4), np.uint8)
+    for view, angle in enumerate(2 * np.pi * np.arange(views) / views):
+        across = np.cos(angle) * points[:, 0] + np.sin(angle) * points[:, 2]
+        depth = np.cos(angle) * points[:, 2] - np.sin(angle) * points[:, 0]
+        order = np.argsort(depth)
+        column, row = (np.clip((x + 0.9) / 1.8 * size, 0, size - 1).astype(int)[order] for x in (across, -points[:, 1]))
+        images[view, row, column, :3] = np.clip(128 + 200 * depth[order], 0, 255)[:, None]
+        images[view, row, column, 3] = 255
+    return images
 
 
 def _arrays(surface, normals, sdf, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -87,7 +122,8 @@ def _arrays(surface, normals, sdf, rng: np.random.Generator) -> dict[str, np.nda
         "volume.points": volume,
         "volume.occupancies": sdf(volume) < 0,
         "sdf.volume": sdf(volume).astype(np.float32),
-        "voxels.64": (sdf(lattice()) < 0).reshape(64, 64, 64),
+        **{f"voxels.{resolution}": lattice_occupancies(sdf, resolution) for resolution in (32, 64)},
+        "views.images": silhouettes(surface),
     }
     for sigma in (0.1, 0.01):
         points = (surface + rng.normal(0, sigma, (count, 3))).astype(np.float32)

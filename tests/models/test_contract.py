@@ -15,11 +15,27 @@ from pipeline.models.contract import Model, stack_observations
 from pipeline.training.checkpoint import assign_weights, decode_weights, encode_weights, weights_of
 from pipeline.training.data import ResidentData
 from pipeline.training.loop import RuntimeSettings, TrainingSettings, train
-from tests.models.shapes import BLOCKS, TURNED, ball_arrays, block_arrays, blocks_sdf, tiny_model
+from tests.models.shapes import (
+    BLOCKS,
+    TURNED,
+    ball_arrays,
+    block_arrays,
+    blocks_sdf,
+    cases,
+    declaration_of,
+    tiny_model,
+)
 
-NAMES = registry.available_models()
-GRADIENT = [name for name in NAMES if registry.head(name).DECLARATION.trains == "gradient"]
-FIELDS = [name for name in NAMES if registry.head(name).DECLARATION.quantity != "surface"]
+NAMES = cases()
+DECLARED = {name: declaration_of(name) for name in NAMES}
+GRADIENT = [name for name in NAMES if DECLARED[name].trains == "gradient"]
+FIELDS = [name for name in NAMES if DECLARED[name].quantity != "surface"]
+LEARNERS = [name for name in GRADIENT if name in FIELDS and not DECLARED[name].generates]
+
+
+def variants(name: str) -> list[str]:
+    """The cases of the same model."""
+    return [other for other in NAMES if other.split("/")[0] == name.split("/")[0]]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +78,7 @@ def test_heads_of_all_models_load_no_library():
         "print(len(heads), [m for m in ('torch', 'numpy', 'open3d') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == f"{len(NAMES)} []"
+    assert result.stdout.strip() == f"{len(registry.available_models())} []"
 
 
 def test_unknown_model_is_refused_with_the_nearest_name():
@@ -73,15 +89,18 @@ def test_unknown_model_is_refused_with_the_nearest_name():
 @pytest.mark.parametrize("name", NAMES)
 def test_declaration_agrees_with_the_class(name):
     model = tiny_model(name)
-    assert model.declaration == registry.head(name).DECLARATION
+    assert model.declaration == DECLARED[name]
     offers = {
-        verb: getattr(type(model), verb) is not getattr(Model, verb) for verb in ("surface", "field", "fit", "loss")
+        verb: getattr(type(model), verb) is not getattr(Model, verb)
+        for verb in ("surface", "field", "fit", "loss", "sample")
     }
     assert offers == {
         "surface": model.declaration.quantity == "surface",
         "field": model.declaration.quantity != "surface",
         "fit": model.declaration.trains == "directly",
         "loss": model.declaration.trains == "gradient",
+        # A class with several modes may draw shapes in one of them only.
+        "sample": model.declaration.generates or any(DECLARED[n].generates for n in variants(name)),
     }
 
 
@@ -150,7 +169,7 @@ def test_queries_are_answered_one_by_one(name, shapes, queries):
     torch.testing.assert_close(first, values[:, :1], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", [n for n in FIELDS if registry.head(n).DECLARATION.observes == "point_cloud"])
+@pytest.mark.parametrize("name", [n for n in FIELDS if DECLARED[n].observes == "point_cloud"])
 def test_field_ignores_the_order_of_observed_points(name, shapes, queries):
     model = prepared(name, shapes)
     observations = observed(model, shapes)
@@ -166,7 +185,19 @@ OVERFIT = {
 }
 
 
-@pytest.mark.parametrize("name", GRADIENT)
+@pytest.mark.parametrize("name", [n for n in NAMES if DECLARED[n].generates])
+def test_new_shapes_follow_the_generator_and_differ(name, queries):
+    model = tiny_model(name).eval()
+
+    def drawn(seed: int) -> torch.Tensor:
+        code = model.sample(3, torch.Generator().manual_seed(seed))
+        return torch.cat([tensor.flatten(1) for tensor in code.values()], dim=1)
+
+    torch.testing.assert_close(drawn(1), drawn(1))
+    assert len(torch.unique(torch.cat([drawn(1), drawn(2)]), dim=0)) == 6
+
+
+@pytest.mark.parametrize("name", LEARNERS)
 def test_two_shapes_without_symmetry_are_learnt(name, tmp_path):
     """Both are seen at once, so a field that swaps axes, signs or shapes cannot reach the bound."""
     settings, inference, training = OVERFIT.get(name, ({}, {}, {"steps": 1000}))
