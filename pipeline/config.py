@@ -10,7 +10,7 @@ import re
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +21,7 @@ from pydantic import (
     PositiveInt,
     ValidationError,
     create_model,
+    model_validator,
 )
 
 from pipeline.models import registry
@@ -144,10 +145,8 @@ SdfConfig = create_model(
 class VoxelConfig(Settings):
     """Occupancy grids over the cube [-0.5, 0.5]^3."""
 
-    resolutions: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=512)], ...], Field(min_length=1), AfterValidator(_distinct)
-    ] = (64,)
-    """Cells along each edge; one stage for every resolution. The mean shape needs 64."""
+    resolutions: Annotated[tuple[Annotated[int, Field(ge=1, le=512)], ...], AfterValidator(_distinct)] = ()
+    """Cells along each edge of further grids; those that an experiment observes or trains on are made anyway."""
 
 
 StageConfig = create_model(
@@ -162,6 +161,7 @@ StageConfig = create_model(
     sample_volume=_part("pipeline.samples.volume", "VolumeSettings"),
     compute_sdf=(SdfConfig, SdfConfig()),
     voxelize=(VoxelConfig, VoxelConfig()),
+    render_views=_part("pipeline.samples.views", "ViewSettings"),
 )
 
 
@@ -183,13 +183,42 @@ _directory = _settings("pipeline.sources.directory", "DirectorySettings")
 Source = Annotated[DemoSource | _shapenet | _directory, Field(discriminator="kind")]
 
 
+class WeightsConfig(Settings):
+    """Published weights, fetched and converted instead of trained."""
+
+    path: str | None = None
+    """A checkpoint file you have, in the original's format or ours."""
+
+    url: str | None = None
+    """Or where it can be fetched."""
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """Digest of the file, checked before it is opened; a fetched file without one is named with the digest it has."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.path is None) == (self.url is None):
+            raise ValueError("name either a path or a url")
+        return self
+
+
+def _parent_field(head: Any) -> dict[str, Any]:
+    parent = head.DECLARATION.parent
+    if parent is None:
+        return {}
+    return {"parent": (str, Field(description=f"Name of the experiment it builds on, one of method {parent}."))}
+
+
 def experiment_class(method: str) -> type[Settings]:
     """The class of an experiment's block for one method."""
     head = registry.head(method)
+    weights = (WeightsConfig | None, Field(None, description="Published weights in place of training."))
     return create_model(
         f"{method}_experiment",
         __base__=Settings,
         __doc__=(head.__doc__ or "").strip().split("\n")[0],
+        **_parent_field(head),
+        **({"weights": weights} if head.DECLARATION.trains == "gradient" else {}),
         name=(str, Field(description="Name of the experiment: its row in every table and its folder.")),
         method=(Literal[method], Field(description="File of the model in pipeline/models.")),
         model=(head.ModelSettings, Field(default_factory=head.ModelSettings, description="Network, data and loss.")),
@@ -199,6 +228,7 @@ def experiment_class(method: str) -> type[Settings]:
             Field(default_factory=head.InferenceSettings, description="How a shape is encoded at test time."),
         ),
         extraction=_part("pipeline.reconstruction.extract", "ExtractionSettings"),
+        sampling=_part("pipeline.evaluation.samples", "SamplingSettings"),
         runtime=_part("pipeline.training.loop", "RuntimeSettings"),
     )
 
@@ -271,7 +301,7 @@ def load_study(config: Mapping[str, Any]) -> tuple[Study, tuple[Settings, ...]]:
     _check_point_sets(study)
     _check_shards(study)
     experiments = _experiments(study)
-    _check_grids(study, experiments)
+    _check_parents(experiments)
     return study, experiments
 
 
@@ -306,11 +336,29 @@ def _check_shards(study: Study) -> None:
         raise ConfigError(f"shards.categories: {problem}") from None
 
 
-def _check_grids(study: Study, experiments: tuple[Settings, ...]) -> None:
-    for experiment in experiments:
-        if experiment.method == "mean_shape" and experiment.model.resolution not in study.stages.voxelize.resolutions:
-            who = "the mean shape of every table" if experiment.name == MEAN_SHAPE else f"experiment {experiment.name}"
-            raise ConfigError(f"stages.voxelize.resolutions: {experiment.model.resolution} is missing; {who} needs it")
+def _check_parents(experiments: tuple[Settings, ...]) -> None:
+    """Every parent exists, is trained, and is what its child builds on."""
+    by_name = {experiment.name: experiment for experiment in experiments}
+    for child in experiments:
+        name = getattr(child, "parent", None)
+        if name is None:
+            continue
+        method = registry.head(child.method).DECLARATION.parent
+        of_method = [e.name for e in experiments if e.method == method]
+        if name not in by_name:
+            known = f"those of method {method}: {', '.join(of_method)}" if of_method else f"none is of method {method}"
+            raise ConfigError(
+                f"experiment {child.name}: its parent {name!r} is no experiment ({known}){_nearest(name, list(by_name))}"
+            )
+        parent = by_name[name]
+        if parent.method != method:
+            raise ConfigError(
+                f"experiment {child.name}: its parent {name} is of method {parent.method}, but {child.method} builds "
+                f"on {method}"
+            )
+        check = getattr(registry.head(child.method), "check_parent", lambda settings, parent: None)
+        if fault := check(child.model, parent.model):
+            raise ConfigError(f"experiment {child.name}: its parent {name} does not suit it: {fault}")
 
 
 def _experiments(study: Study) -> tuple[Settings, ...]:
@@ -331,7 +379,11 @@ def _experiments(study: Study) -> tuple[Settings, ...]:
 
 
 def preset_notes(study: Study) -> list[str]:
-    """What presets ask of the data stages and this study does otherwise: a preset in a block brings only the block."""
+    """What a person should know of the experiments before they run.
+
+    What presets ask of the data stages and this study does otherwise (a preset in a block brings only the block), and
+    where published weights stand in for training.
+    """
     notes = []
     for block in study.experiments or (study.demo.experiments if study.source.kind == "demo" else ()):
         wanted = read_yaml(PRESETS / f"{block['preset']}.yaml").get("stages", {}) if "preset" in block else {}
@@ -343,6 +395,11 @@ def preset_notes(study: Study) -> list[str]:
                 for key, value in values.items()
                 if used[key] != value
             ]
+        if expand_preset(block).get("weights"):
+            notes.append(
+                f"{block['name']}: published weights are used; `train_all` trains it from scratch as "
+                f"{block['name']}-scratch."
+            )
     return notes
 
 

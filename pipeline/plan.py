@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files, fingerprint, stages
-from pipeline.config import ROOT, Study
+from pipeline.config import MEAN_SHAPE, ROOT, Study
+from pipeline.models import registry
+from pipeline.models.declaration import Declaration
 from pipeline.overlays import ConfigError
 from pipeline.settings import Settings
 from pipeline.sources.shapenet import archive_name
@@ -42,18 +44,34 @@ def pinned_versions() -> dict[str, str]:
     return {name.lower().replace("_", "-"): version.split("+")[0] for name, version in pins}
 
 
+def _model_modules(model: dict[str, Any]) -> list[str]:
+    """Files of a model and of those it builds on."""
+    inner = _model_modules(model["parent"]) if "parent" in model else []
+    return [f"pipeline.models.{model['method']}", *inner]
+
+
 class Plan:
     """Paths, instances and fingerprints of one study. All paths are relative to the working directory."""
 
     def __init__(self, study: Study, experiments: tuple[Settings, ...]) -> None:
         self.study = study
         self.experiments = {e.name: e for e in experiments}
+        self.scratch = self._scratch()
+        self.blocks = {**self.experiments, **self.scratch}
         self.results = f"results/{study.dataset}"
         self.source = self._source_settings()
         self.listing = fingerprint.key_of("listing", self.source, self._shard_settings())[:12]
         self.shards = self._shards()
         self.test_shards = [str(k) for k in range(study.shards.test)]
         self.instances = self._instances()
+
+    def _scratch(self) -> dict[str, Settings]:
+        """Experiments with published weights, as they are trained by those who ask for training: from scratch."""
+        return {
+            f"{name}-scratch": e.model_copy(update={"name": f"{name}-scratch", "weights": None})
+            for name, e in self.experiments.items()
+            if getattr(e, "weights", None)
+        }
 
     # --- source and shards
 
@@ -106,7 +124,7 @@ class Plan:
 
     def _instances(self) -> list[str]:
         """All data stages that some experiment or the evaluation needs, in the order of the data's path."""
-        wanted = set(EVALUATION_STAGES)
+        wanted = {*EVALUATION_STAGES, *(f"voxelize/{r}" for r in self.study.stages.voxelize.resolutions)}
         for experiment in self.experiments.values():
             wanted.update(self.training_instances(experiment.name))
             wanted.update(self.observation_instances(experiment.name))
@@ -132,13 +150,11 @@ class Plan:
         return sorted(complete, key=lambda i: (order.index(i.split("/")[0]), i))
 
     def _expand(self, names: tuple[str, ...]) -> list[str]:
-        """Instances of stage names: every sigma, every resolution; signed distances bring their points."""
+        """Instances of stage names: every sigma; signed distances bring their points."""
         found: list[str] = []
         for name in names:
             if name == "sample_boundary":
                 found += [f"{name}/{sigma:g}" for sigma in self.study.stages.sample_boundary.sigmas]
-            elif name == "voxelize":
-                found += [f"{name}/{resolution}" for resolution in self.study.stages.voxelize.resolutions]
             elif name == "compute_sdf":
                 found += [stages.point_set_instance(s) for s in self.stage_settings(name)["of"]] + [name]
             else:
@@ -153,15 +169,81 @@ class Plan:
         """Data stages whose arrays its inference reads."""
         return self._expand(self.declaration(experiment).observation_stages)
 
-    def declaration(self, experiment: str):
-        from pipeline.models import registry
-
-        return registry.head(self.experiments[experiment].method).DECLARATION
+    def declaration(self, experiment: str) -> Declaration:
+        block = self.blocks[experiment]
+        return registry.declaration(block.method, block.model)
 
     @property
     def trained(self) -> list[str]:
-        """Experiments with something to train."""
+        """Experiments whose weights are trained here."""
+        return [n for n in self.experiments if self.declaration(n).trains != "nothing" and n not in self.fetched]
+
+    @property
+    def fetched(self) -> list[str]:
+        """Experiments whose weights are published ones."""
+        return [name for name, e in self.experiments.items() if getattr(e, "weights", None)]
+
+    @property
+    def trained_or_fetched(self) -> list[str]:
+        """Experiments with a checkpoint."""
         return [name for name in self.experiments if self.declaration(name).trains != "nothing"]
+
+    @property
+    def quick(self) -> list[str]:
+        """Experiments whose fields `quick_eval` asks directly, without meshes."""
+        return [
+            name
+            for name in self.trained_or_fetched
+            if self.declaration(name).trains == "gradient" and self.declaration(name).quantity != "surface"
+        ]
+
+    def quick_instances(self, experiment: str) -> list[str]:
+        """Data stages that the quick evaluation of an experiment reads."""
+        instances = [] if self.declaration(experiment).generates else self.observation_instances(experiment)
+        return list(dict.fromkeys([*instances, "sample_volume", "voxelize/32"]))
+
+    @property
+    def generators(self) -> list[str]:
+        """Experiments that draw new shapes and reconstruct none."""
+        return [name for name in self.experiments if self.declaration(name).generates]
+
+    @property
+    def reconstructing(self) -> list[str]:
+        """Experiments with a row for every test shape."""
+        return [name for name in self.experiments if not self.declaration(name).generates]
+
+    def parent(self, experiment: str) -> str | None:
+        """Name of the experiment that this one builds on."""
+        return getattr(self.blocks[experiment], "parent", None)
+
+    def needs_gpu(self, experiment: str) -> bool:
+        declaration = self.declaration(experiment)
+        return declaration.trains == "gradient" or declaration.batched
+
+    def batched(self, experiment: str) -> bool:
+        """Whether test shapes are reconstructed together on the device, not each in a process of its own."""
+        return self.declaration(experiment).trains != "nothing" or self.declaration(experiment).batched
+
+    @property
+    def encoding(self) -> list[str]:
+        """Experiments whose codes can be exported."""
+        return [n for n in self.reconstructing if n in self.trained_or_fetched and n != MEAN_SHAPE]
+
+    def weights_file(self, experiment: str) -> list[str]:
+        """The user's own file of published weights; none where they are fetched."""
+        path = self.experiments[experiment].weights.path
+        return [str(Path(path).expanduser())] if path else []
+
+    def sample_numbers(self, experiment: str, block: str) -> tuple[int, int]:
+        """First number and count of the shapes of one block of samples."""
+        sampling = self.experiments[experiment].sampling
+        first = int(block) * sampling.block
+        return first, min(sampling.block, sampling.count - first)
+
+    def sample_blocks(self, experiment: str) -> list[str]:
+        """Numbers of the jobs that draw a generator's shapes."""
+        sampling = self.experiments[experiment].sampling
+        return [str(k) for k in range(-(-sampling.count // sampling.block))]
 
     # --- settings and fingerprints
 
@@ -221,8 +303,10 @@ class Plan:
         """Which files the study consists of, for the report and the provenance."""
         return {
             "instances": self.instances,
-            "experiments": list(self.experiments),
+            "experiments": self.reconstructing,
+            "generators": {name: self.sample_blocks(name) for name in self.generators},
             "trained": self.trained,
+            "fetched": self.fetched,
             "shards": self.shards,
             "test_shards": self.test_shards,
             "catalogue": self.catalogue,
@@ -271,24 +355,50 @@ class Plan:
         }
 
     def _experiment_work(self, stage: str, name: str) -> dict[str, Any]:
-        block = self.experiments[name].model_dump(mode="json")
-        model = f"pipeline.models.{block['method']}"
+        model = self._model_settings(name)
+        modules = [ENCODING, *_model_modules(model)]
+        block = self.blocks[name].model_dump(mode="json")
         if stage == "train_model":
-            settings = {part: block[part] for part in ("method", "model", "training")}
-            modules = ["pipeline.training.loop", "pipeline.shape_arrays", ENCODING, model]
+            settings = {**model, "training": block["training"]}
+            modules += ["pipeline.training.loop", "pipeline.shape_arrays"]
             record = self._record(name, modules, settings, TRAINING_LIBRARIES, True, stage)
             return {**record, "reads": self.training_instances(name)}
-        settings = {part: block[part] for part in ("method", "model", "inference", "extraction")}
-        modules = ["pipeline.reconstruction.shapes", ENCODING, model]
-        record = self._record(name, modules, settings, GENERATION_LIBRARIES, True, stage)
+        if stage == "fetch_weights":
+            settings = {**model, "weights": block["weights"]}
+            return self._record(name, [*modules, "pipeline.models.weights"], settings, TRAINING_LIBRARIES, False, stage)
+        settings = {**model, "inference": block["inference"], "extraction": block["extraction"]}
+        if stage == "sample_shapes":
+            modules.append("pipeline.reconstruction.samples")
+            return self._record(name, modules, settings, GENERATION_LIBRARIES, True, stage)
+        if stage == "evaluate_samples":
+            settings = {"sampling": block["sampling"]}
+            return self._record(name, ["pipeline.evaluation.samples"], settings, EVALUATION_LIBRARIES, True, stage)
+        if stage == "quick_eval":
+            settings.pop("extraction")
+            record = self._record(
+                name, [*modules, "pipeline.evaluation.quick"], settings, GENERATION_LIBRARIES, True, stage
+            )
+            return {**record, "reads": self.quick_instances(name)}
+        modules.append("pipeline.reconstruction.shapes")
+        reads = {"reads": self.observation_instances(name)}
+        if stage == "encode_shapes":
+            settings.pop("extraction")
+            return {**self._record(name, modules, settings, GENERATION_LIBRARIES, True, stage), **reads}
         return {
-            **record,
+            **self._record(name, modules, settings, GENERATION_LIBRARIES, True, stage),
+            **reads,
             "module": "pipeline.reconstruction.shapes",
             "function": "reconstruct_alone",
             "settings_class": "GenerationSettings",
             "format": "off",
-            "reads": self.observation_instances(name),
         }
+
+    def _model_settings(self, name: str) -> dict[str, Any]:
+        """Method and settings of a model, and the same of the one that it builds on."""
+        block = self.blocks[name].model_dump(mode="json")
+        parent = self.parent(name)
+        inner = {"parent": self._model_settings(parent)} if parent else {}
+        return {"method": block["method"], "model": block["model"], **inner}
 
     def _record(
         self, name: str, modules: list[str], settings: dict, libraries: tuple, random: bool = False, stage: str = ""
@@ -357,8 +467,12 @@ class Plan:
             *made,
             *(name for name in PLAIN_MODULES if name != "make_demo_archive"),
             *self.instances,
-            *(f"train_model/{name}" for name in self.trained),
-            *(f"generate_meshes/{name}" for name in self.experiments),
+            *(f"train_model/{name}" for name in (*self.trained, *self.scratch)),
+            *(f"fetch_weights/{name}" for name in self.fetched),
+            *(f"generate_meshes/{name}" for name in self.reconstructing),
+            *(f"encode_shapes/{name}" for name in self.encoding),
+            *(f"{stage}/{name}" for name in self.generators for stage in ("sample_shapes", "evaluate_samples")),
+            *(f"quick_eval/{name}" for name in self.quick),
             "evaluate_meshes",
         ]
 

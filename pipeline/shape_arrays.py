@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-PREFIXES = {"sample_surface": "surface", "sample_volume": "volume", "compute_sdf": "sdf", "voxelize": "voxels"}
+PREFIXES = {
+    "sample_surface": "surface",
+    "sample_volume": "volume",
+    "compute_sdf": "sdf",
+    "voxelize": "voxels",
+    "render_views": "views",
+}
 
 
 def array_prefix(instance: str) -> str:
-    """The first part of the names of an instance's arrays: "surface", "volume", "boundary-0.1", "sdf", "voxels"."""
+    """The first part of the names of an instance's arrays: "surface", "volume", "boundary-0.1", "sdf", "voxels", "views"."""
     stage, _, variant = instance.partition("/")
     return PREFIXES.get(stage) or f"boundary-{variant}"
 

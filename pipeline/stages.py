@@ -55,6 +55,14 @@ _TABLE = (
     Stage("sample_volume", "pipeline.samples.volume", "VolumeSettings", "arrays", ("numpy", "open3d-cpu"), random=True),
     Stage("compute_sdf", "pipeline.samples.sdf", "SdfSettings", "arrays", ("numpy", "open3d-cpu")),
     Stage("voxelize", "pipeline.samples.voxels", "VoxelSettings", "arrays", ("numpy", "open3d-cpu")),
+    Stage(
+        "render_views",
+        "pipeline.samples.views",
+        "ViewSettings",
+        "arrays",
+        ("numpy", "open3d-cpu", "pillow"),
+        random=True,
+    ),
 )
 STAGES = {stage.name: stage for stage in _TABLE}
 

@@ -8,6 +8,8 @@ back from JSON, serve as well):
     ("uint16", bound)   65535 equal steps over [-bound, bound], zero exactly among them
     ("oct8",) ("oct16",) unit vectors as two signed 8 or 16 bit coordinates on an unfolded octahedron
     ("bits", [shape])   flags, eight to a byte, first flag in the highest bit
+    ("png", [shape])    pictures (n, height, width, channels) of 1, 3 or 4 channels of a byte, without loss: one above
+                        the other in a single PNG
 
 `pipeline.storage_settings` chooses among them. What a reader sees is `rounded(array, encoding)`, and storing that
 loses nothing more: `decode(encode(rounded(x))) == rounded(x)`, bit for bit.
@@ -15,6 +17,7 @@ loses nothing more: `decode(encode(rounded(x))) == rounded(x)`, bit for bit.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Literal
 
@@ -24,6 +27,7 @@ Encoding = Sequence[str | float | Sequence[int]]  # a name, and its parameter if
 
 HALF_STEPS = 32767  # of uint16 on each side of zero; 65535, its last value, is left unused
 BOUND_GRID = 64  # bounds are multiples of 1/64, so that equal ranges give equal bounds whatever the points
+PNG_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by channels
 OCTAHEDRON = {"oct8": (127, np.int8), "oct16": (32767, np.int16)}  # its size in steps, and the type that holds one
 
 
@@ -45,8 +49,13 @@ def bits_encoding(flags: np.ndarray) -> tuple:
     return ("bits", list(flags.shape))
 
 
+def png_encoding(pictures: np.ndarray) -> tuple:
+    """The encoding of pictures (n, height, width, channels) uint8."""
+    return ("png", list(pictures.shape))
+
+
 def rounded(array: np.ndarray, encoding: Encoding) -> np.ndarray:
-    """What a reader of the stored array will see: float32 in the array's shape, or bool for bits."""
+    """What a reader of the stored array will see: float32 in its shape, bool for bits, uint8 for pictures."""
     return decode(encode(array, encoding), encoding)
 
 
@@ -63,11 +72,13 @@ def encode(array: np.ndarray, encoding: Encoding) -> np.ndarray:
             return _on_octahedron(array, *OCTAHEDRON[name])
         case ["bits", shape]:
             return _packed(array, shape)
+        case ["png", shape]:
+            return _pictures_to_png(array, shape)
     raise _unknown(encoding)
 
 
 def decode(stored: np.ndarray, encoding: Encoding) -> np.ndarray:
-    """The array that was stored, float32 or bool. Raises ValueError where the encoding is unknown."""
+    """The array that was stored: float32, bool or uint8. Raises ValueError where the encoding is unknown."""
     match encoding:
         case ["float32"] | ["float16"]:
             return stored.astype(np.float32)
@@ -77,13 +88,15 @@ def decode(stored: np.ndarray, encoding: Encoding) -> np.ndarray:
             return _from_octahedron(stored, OCTAHEDRON[name][0])
         case ["bits", shape]:
             return np.unpackbits(stored, count=int(np.prod(shape))).astype(bool).reshape(shape)
+        case ["png", shape]:
+            return _pictures_from_png(stored, shape)
     raise _unknown(encoding)
 
 
 def _unknown(encoding: Encoding) -> ValueError:
     return ValueError(
         f"unknown encoding {encoding!r}; known are ('float32',) ('float16',) ('uint16', bound) ('oct8',) ('oct16',) "
-        "('bits', shape)"
+        "('bits', shape) ('png', shape)"
     )
 
 
@@ -133,3 +146,33 @@ def _packed(flags: np.ndarray, shape: int | Sequence[int]) -> np.ndarray:
     if flags.dtype != np.bool_ or flags.shape != expected:
         raise ValueError(f"bits of shape {expected} need a bool array of that shape, got {flags.dtype} {flags.shape}")
     return np.packbits(flags)
+
+
+def _pictures_to_png(pictures: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    from PIL import Image
+
+    expected = tuple(shape)
+    if pictures.dtype != np.uint8 or pictures.shape != expected or len(expected) != 4 or expected[3] not in PNG_MODES:
+        raise ValueError(
+            f"png of shape {expected} needs uint8 pictures (n, height, width, 1, 3 or 4) of that shape, got "
+            f"{pictures.dtype} {pictures.shape}"
+        )
+    stream = io.BytesIO()
+    _stacked(pictures, Image).save(stream, "png")
+    return np.frombuffer(stream.getvalue(), np.uint8)
+
+
+def _stacked(pictures: np.ndarray, image):
+    count, height, width, channels = pictures.shape
+    size = (width, count * height)
+    return image.frombytes(PNG_MODES[channels], size, np.ascontiguousarray(pictures).tobytes())
+
+
+def _pictures_from_png(stored: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    from PIL import Image
+
+    count, height, width, channels = shape
+    with Image.open(io.BytesIO(stored.tobytes()), formats=("png",)) as image:
+        if image.size != (width, count * height) or image.mode != PNG_MODES[channels]:
+            raise ValueError(f"png of shape {tuple(shape)} holds a picture of size {image.size}, mode {image.mode}")
+        return np.array(image).reshape(shape)

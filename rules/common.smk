@@ -1,5 +1,6 @@
 # Configuration, plan and what every rule file uses; no rules.
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -28,6 +29,7 @@ wildcard_constraints:
     experiment="[^/]+",
     sigma="[^/]+",
     resolution="[0-9]+",
+    block="[0-9]+",
 
 
 def fingerprint(name):
@@ -58,11 +60,23 @@ def checked(instances):
     return [PLAN.check(i) for i in PLAN.with_upstream(instances)]
 
 
+def one_of(names):
+    """A wildcard constraint: one of the names, or nothing at all."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def checkpoint(experiment):
+    return f"{PLAN.results}/training/{experiment}/checkpoint.json"
+
+
 def checkpoint_of(wildcards):
-    """The trained weights an experiment generates with; none where there is nothing to train."""
-    if wildcards.experiment not in PLAN.trained:
-        return []
-    return f"{PLAN.results}/training/{wildcards.experiment}/checkpoint.json"
+    """The weights an experiment answers with; none where there is nothing to train."""
+    return [checkpoint(wildcards.experiment)] if wildcards.experiment in PLAN.trained_or_fetched else []
+
+
+def parent_of(wildcards):
+    """The weights of the experiment that one builds on, if it builds on any."""
+    return [checkpoint(name) for name in [PLAN.parent(wildcards.experiment)] if name]
 
 
 def archive_to_fetch(wildcards):

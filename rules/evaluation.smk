@@ -29,7 +29,7 @@ rule summarise:
     input:
         raw=expand(
             f"{PLAN.results}/evaluation/raw/{{experiment}}/{{shard}}.jsonl",
-            experiment=PLAN.experiments,
+            experiment=PLAN.reconstructing,
             shard=PLAN.test_shards,
         ),
     output:

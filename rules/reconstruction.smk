@@ -1,4 +1,4 @@
-# Checkpoint + observation → mesh, for every test shape.
+# Checkpoint + observation → mesh, for every test shape; or the codes alone. Checkpoint + chance → new shapes.
 
 
 rule generate_meshes:
@@ -18,9 +18,64 @@ rule generate_meshes:
     resources:
         mem_mb=16000,
         runtime=720,
-        gpu=lambda wildcards: int(PLAN.declaration(wildcards.experiment).trains == "gradient"),
+        gpu=lambda wildcards: int(PLAN.needs_gpu(wildcards.experiment)),
     params:
         fingerprint=fingerprint("generate_meshes/{experiment}"),
+        batched=lambda wildcards: "--batched" if PLAN.batched(wildcards.experiment) else "",
     shell:
         f"python -m pipeline generate-meshes --settings {SETTINGS}"
+        " --experiment {wildcards.experiment} --members {input.members:q} --checkpoint {input.checkpoint:q} {params.batched} --output {output:q} --threads {threads} --log {log:q}"
+
+
+rule encode_shapes:
+    input:
+        checks=lambda wildcards: checked(PLAN.observation_instances(wildcards.experiment)),
+        members=f"{PLAN.results}/shapes/{PLAN.listing}/test/{{shard}}.jsonl",
+        checkpoint=checkpoint_of,
+    output:
+        f"{PLAN.results}/codes/{{experiment}}/{{shard}}.h5",
+    log:
+        f"{LOGS}/encode_shapes/{{experiment}}/{{shard}}.log",
+    benchmark:
+        f"{LOGS}/encode_shapes/{{experiment}}/{{shard}}.tsv"
+    wildcard_constraints:
+        experiment=one_of(PLAN.encoding),
+    conda:
+        TORCH_ENV
+    threads: 8
+    resources:
+        mem_mb=16000,
+        runtime=240,
+        gpu=1,
+    params:
+        fingerprint=fingerprint("encode_shapes/{experiment}"),
+    shell:
+        f"python -m pipeline encode-shapes --settings {SETTINGS}"
         " --experiment {wildcards.experiment} --members {input.members:q} --checkpoint {input.checkpoint:q} --output {output:q} --threads {threads} --log {log:q}"
+
+
+rule sample_shapes:
+    input:
+        checkpoint=checkpoint_of,
+    output:
+        f"{PLAN.results}/samples/{{experiment}}/{{block}}.jsonl",
+    log:
+        f"{LOGS}/sample_shapes/{{experiment}}/{{block}}.log",
+    benchmark:
+        f"{LOGS}/sample_shapes/{{experiment}}/{{block}}.tsv"
+    wildcard_constraints:
+        experiment=one_of(PLAN.generators),
+    conda:
+        TORCH_ENV
+    threads: 8
+    resources:
+        mem_mb=16000,
+        runtime=240,
+        gpu=1,
+    params:
+        fingerprint=fingerprint("sample_shapes/{experiment}"),
+        first=lambda wildcards: PLAN.sample_numbers(wildcards.experiment, wildcards.block)[0],
+        count=lambda wildcards: PLAN.sample_numbers(wildcards.experiment, wildcards.block)[1],
+    shell:
+        f"python -m pipeline sample-shapes --settings {SETTINGS}"
+        " --experiment {wildcards.experiment} --first {params.first} --count {params.count} --checkpoint {input.checkpoint:q} --output {output:q} --threads {threads} --log {log:q}"

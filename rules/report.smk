@@ -55,14 +55,20 @@ rule prepare_all:
 
 rule train_all:
     input:
-        expand(f"{PLAN.results}/training/{{experiment}}/checkpoint.json", experiment=PLAN.trained),
+        # Asked to train, experiments with published weights train from scratch under a name of their own.
+        [checkpoint(name) for name in (*PLAN.trained, *PLAN.scratch)],
+
+
+rule encode_all:
+    input:
+        expand(f"{PLAN.results}/codes/{{experiment}}/{{shard}}.h5", experiment=PLAN.encoding, shard=PLAN.test_shards),
 
 
 rule generate_all:
     input:
         expand(
             f"{PLAN.results}/meshes/{{experiment}}/{{shard}}.jsonl",
-            experiment=PLAN.experiments,
+            experiment=PLAN.reconstructing,
             shard=PLAN.test_shards,
         ),
 

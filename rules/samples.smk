@@ -1,4 +1,4 @@
-# OFF → points on, near and around the surface, signed distances, voxels.
+# OFF → points on, near and around the surface, signed distances, voxels, rendered views.
 
 
 rule sample_surface:
@@ -102,5 +102,26 @@ rule voxelize:
         runtime=240,
     params:
         fingerprint=fingerprint("voxelize/{resolution}"),
+    shell:
+        RUN_SHARD
+
+
+rule render_views:
+    input:
+        unpack(upstream("render_views")),
+    output:
+        shard_ledger("render_views"),
+    log:
+        f"{LOGS}/render_views/{{category}}/{{shard}}.log",
+    benchmark:
+        f"{LOGS}/render_views/{{category}}/{{shard}}.tsv"
+    conda:
+        GEOMETRY_ENV
+    threads: 4
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        fingerprint=fingerprint("render_views"),
     shell:
         RUN_SHARD

@@ -1,4 +1,4 @@
-# The verdict on rejected shapes, then one training per experiment.
+# The verdict on rejected shapes, then one training per experiment, or published weights in its place.
 
 
 rule check_rejected:
@@ -28,6 +28,7 @@ rule train_model:
     input:
         checks=lambda wildcards: checked(PLAN.training_instances(wildcards.experiment)),
         catalogue=PLAN.catalogue,
+        parent=parent_of,
     output:
         checkpoint=f"{PLAN.results}/training/{{experiment}}/checkpoint.json",
         weights=f"{PLAN.results}/training/{{experiment}}/weights.safetensors",
@@ -36,6 +37,8 @@ rule train_model:
         f"{LOGS}/train_model/{{experiment}}.log",
     benchmark:
         f"{LOGS}/train_model/{{experiment}}.tsv"
+    wildcard_constraints:
+        experiment=one_of([*PLAN.trained, *PLAN.scratch]),
     conda:
         TORCH_ENV
     threads: 8
@@ -47,4 +50,28 @@ rule train_model:
         fingerprint=fingerprint("train_model/{experiment}"),
     shell:
         f"python -m pipeline train-model --settings {SETTINGS}"
-        " --experiment {wildcards.experiment} --catalogue {input.catalogue:q} --output {output.checkpoint:q} --threads {threads} --log {log:q}"
+        " --experiment {wildcards.experiment} --catalogue {input.catalogue:q} --parent {input.parent:q} --output {output.checkpoint:q} --threads {threads} --log {log:q}"
+
+
+rule fetch_weights:
+    input:
+        lambda wildcards: PLAN.weights_file(wildcards.experiment),
+    output:
+        checkpoint=f"{PLAN.results}/training/{{experiment}}/checkpoint.json",
+        weights=f"{PLAN.results}/training/{{experiment}}/weights.safetensors",
+    log:
+        f"{LOGS}/fetch_weights/{{experiment}}.log",
+    benchmark:
+        f"{LOGS}/fetch_weights/{{experiment}}.tsv"
+    wildcard_constraints:
+        experiment=one_of(PLAN.fetched),
+    conda:
+        TORCH_ENV
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        fingerprint=fingerprint("fetch_weights/{experiment}"),
+    shell:
+        f"python -m pipeline fetch-weights --settings {SETTINGS}"
+        " --experiment {wildcards.experiment} --output {output.checkpoint:q} --log {log:q}"

@@ -138,9 +138,6 @@ WRONG = {
     "stages.sample_boundary.sigmas.0: a sigma is named by its first six digits; write no more of them, "
     "received 0.10000001": stage("sample_boundary", sigmas=[0.10000001]),
     "stages.voxelize.resolutions: 64 stands twice, received [64, 64]": stage("voxelize", resolutions=[64, 64]),
-    "stages.voxelize.resolutions: 64 is missing; the mean shape of every table needs it": stage(
-        "voxelize", resolutions=[32, 128]
-    ),
     "stages.compute_sdf.of: 'volme' is not one of volume, boundary-0.1, boundary-0.01; did you mean 'volume'?": stage(
         "compute_sdf", of=["volme"]
     ),
@@ -200,9 +197,6 @@ WRONG = {
         "experiments": [{"name": "mine", "method": "poisson"}, {"name": "mine", "method": "onet"}]
     },
     "experiments: 'mean-shape' is in every table already; give the block another name": experiment(name=MEAN_SHAPE),
-    "stages.voxelize.resolutions: 32 is missing; experiment mine needs it": experiment(
-        method="mean_shape", model={"resolution": 32}
-    ),
     "demo.experiments.0.model.hiden: unknown key; did you mean 'hidden'?": {
         "demo": {"experiments": experiment(model={"hiden": 8})["experiments"]}
     },

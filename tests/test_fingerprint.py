@@ -121,7 +121,7 @@ IMPORTED_AS = {
     "igl": "libigl",
     "lightning_fabric": "lightning-fabric",
 }
-NOT_DECIDING = {"pydantic", "safetensors"}
+NOT_DECIDING = {"pydantic", "safetensors", "PIL"}  # PIL packs views without loss
 
 
 PINNED = {stage.name: ([stage.module], stage.libraries) for stage in stages.STAGES.values()}

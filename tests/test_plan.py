@@ -183,10 +183,20 @@ def _planned(path, overlay: dict, rows: str) -> Plan:
 
 # --- what an edit touches
 
+ANSWERED_BY_DEEPSDF = {f"{stage}/deepsdf" for stage in ("generate_meshes", "encode_shapes", "quick_eval")}
+DEEPSDF_ALL = {"train_model/deepsdf"} | ANSWERED_BY_DEEPSDF
+ONET_ALL = {f"{stage}/onet" for stage in ("train_model", "generate_meshes", "encode_shapes", "quick_eval")}
+
 EDITS = {
     "seed": (
         {"seed": 1},
-        {"sample_surface", "sample_volume", "evaluate_meshes"} | BOUNDARIES | TRAINED | GENERATED | REPORT,
+        {"sample_surface", "sample_volume", "evaluate_meshes"}
+        | BOUNDARIES
+        | TRAINED
+        | GENERATED
+        | ANSWERED_BY_DEEPSDF
+        | ONET_ALL
+        | REPORT,
     ),
     "dataset": ({"dataset": "other"}, REPORT),
     "the demo's shapes": ({"demo": {"shapes": 30}}, {"make_demo_archive", "download_source", "list_shapes"} | REPORT),
@@ -206,9 +216,8 @@ EDITS = {
             "sample_boundary/0.01",
             "sample_boundary/0.02",
             "compute_sdf",
-            "train_model/deepsdf",
-            "generate_meshes/deepsdf",
         }
+        | DEEPSDF_ALL
         | REPORT,
     ),
     "points near the surface": (stage("sample_boundary", count=9), BOUNDARIES | REPORT),
@@ -216,15 +225,15 @@ EDITS = {
     "padding": (stage("sample_volume", padding=0.2), {"sample_volume"} | REPORT),
     "stored distances": (stage("compute_sdf", storage={"sdf": "float32"}), {"compute_sdf"} | REPORT),
     "point sets": (stage("compute_sdf", of=["volume"]), {"compute_sdf"} | REPORT),
-    "one more grid": (stage("voxelize", resolutions=[64, 32]), {"voxelize/32", "train_model/mean-shape"} | REPORT),
-    "network": (experiment(ONET, model={"hidden": 8}), {"train_model/onet", "generate_meshes/onet"} | REPORT),
+    "one more grid": (stage("voxelize", resolutions=[64, 32]), {"voxelize/32"} | REPORT),
+    "network": (experiment(ONET, model={"hidden": 8}), ONET_ALL | REPORT),
     "observation": (
         experiment(ONET, model={"observation": {"noise": 0.0}}),
-        {"train_model/onet", "generate_meshes/onet"} | REPORT,
+        ONET_ALL | REPORT,
     ),
     "baseline": (experiment(POISSON, model={"depth": 5}), {"generate_meshes/poisson"} | REPORT),
     "steps": (experiment(DEEPSDF, training={"steps": 9}), {"train_model/deepsdf"} | REPORT),
-    "inference": (experiment(DEEPSDF, inference={"iterations": 9}), {"generate_meshes/deepsdf"} | REPORT),
+    "inference": (experiment(DEEPSDF, inference={"iterations": 9}), ANSWERED_BY_DEEPSDF | REPORT),
     "extraction": (experiment(ONET, extraction={"depth": 1}), {"generate_meshes/onet"} | REPORT),
     "device": (experiment(ONET, runtime={"device": "cpu"}), set()),
     "checkpoints": (experiment(DEEPSDF, runtime={"checkpoint_minutes": 1, "tensorboard": False}), set()),
@@ -236,7 +245,7 @@ EDITS = {
     ),
     "one experiment less": (
         {"experiments": [ONET, POISSON]},
-        {"compute_sdf", "train_model/deepsdf", "generate_meshes/deepsdf"} | BOUNDARIES | REPORT,
+        {"compute_sdf"} | DEEPSDF_ALL | BOUNDARIES | REPORT,
     ),
     "the order of experiments": ({"experiments": [POISSON, ONET, DEEPSDF]}, REPORT),
     "seconds per shape": ({"limits": {"seconds": 5}}, set()),

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import encoding, files, ledger, seeds
+from pipeline.fingerprint import key_of
 from pipeline.jobs.arrays import ShapeReader, Table, first_rejection, read_tables
 from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.gpu import take_gpu
 from pipeline.jobs.run_shard import write_ledger
 from pipeline.jobs.shards import Stopped, StopRequest
+from pipeline.jobs.trained import load_trained, runtime_of
 from pipeline.jobs.work import Work, accepted_row, reject, stored_row
 from pipeline.ledger import Row
 from pipeline.progress import LOG, Progress
-from pipeline.store import Damaged
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--experiment", required=True, help="name of the experiment")
     parser.add_argument("--members", type=Path, required=True, help="test shapes of the shard")
     parser.add_argument("--checkpoint", type=Path, nargs="?", help="checkpoint.json of its training, if it has one")
+    parser.add_argument("--batched", action="store_true", help="many shapes together on the device")
     parser.add_argument("--output", type=Path, required=True, help="ledger to write")
     parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
     parser.add_argument("--log", type=Path, help="log file")
@@ -40,10 +42,10 @@ def run(arguments: argparse.Namespace) -> None:
     instances = context.work.reads or ("scale_to_off",)
     tables = read_tables(context.results, instances, shards)
     shapes = [member["shape"] for member in members]
-    if arguments.checkpoint is None:
-        _run_alone(arguments, context, tables, shapes)
+    if arguments.batched:
+        _run_batched(arguments, context, tables, shapes)
     else:
-        _run_trained(arguments, context, tables, shapes)
+        _run_alone(arguments, context, tables, shapes)
 
 
 def _run_alone(arguments, context: Context, tables: Mapping[str, Table], shapes: Sequence[str]) -> None:
@@ -54,9 +56,9 @@ def _run_alone(arguments, context: Context, tables: Mapping[str, Table], shapes:
     write_ledger(context, inputs, paths, arguments.output, arguments.threads, label, remake=True)
 
 
-def _run_trained(arguments, context: Context, tables: Mapping[str, Table], shapes: Sequence[str]) -> None:
-    checkpoint = files.read_json(arguments.checkpoint)
-    batches = _Batches(arguments, context, tables, checkpoint)
+def _run_batched(arguments, context: Context, tables: Mapping[str, Table], shapes: Sequence[str]) -> None:
+    """Methods with weights, and those that optimise many shapes together."""
+    batches = _Batches(arguments, context, tables)
     rows, missing = {}, []
     for shape in shapes:
         rejected = first_rejection(tables, shape)
@@ -79,13 +81,15 @@ def _run_trained(arguments, context: Context, tables: Mapping[str, Table], shape
 class _Batches:
     """Test shapes in batches that follow the sorted members alone, so that a restart computes the same numbers."""
 
-    def __init__(self, arguments, context: Context, tables: Mapping[str, Table], checkpoint: dict[str, Any]) -> None:
-        self._arguments, self._context, self._tables, self._checkpoint = arguments, context, tables, checkpoint
+    def __init__(self, arguments, context: Context, tables: Mapping[str, Table]) -> None:
+        self._arguments, self._context, self._tables = arguments, context, tables
         self._work: Work = context.work
+        path = arguments.checkpoint
+        self._weights = {"checkpoint": files.read_json(path)["digest"]} if path else {}
 
     def key(self, shape: str) -> str:
         digests = {instance: self._tables[instance][shape][0].digest for instance in self._work.reads}
-        return self._work.key(shape, {"checkpoint": self._checkpoint["digest"], **digests})
+        return self._work.key(shape, {**self._weights, **digests})
 
     def stored(self, shape: str) -> Row | None:
         return stored_row(self._work, shape, self.key(shape), self._context.store, self._context.limits)
@@ -97,9 +101,9 @@ class _Batches:
 
         from pipeline.reconstruction.shapes import GenerationSettings
 
-        torch.set_num_threads(self._runtime().threads or self._arguments.threads)
+        torch.set_num_threads(self._runtime().threads)
         settings = GenerationSettings(**self._work.settings)
-        model = self._load(settings)
+        model = self._model(settings)
         size = settings.extraction["batch_shapes"]
         stop, progress = StopRequest(), Progress(f"generate_meshes {self._arguments.experiment}", len(missing))
         for start in range(0, len(shapes), size):
@@ -107,8 +111,10 @@ class _Batches:
             if missing.isdisjoint(batch):
                 continue
             begun = time.perf_counter()
+            model.keeper = self._keeper(batch, stop)
             outcomes = self._reconstruct(model, batch, settings)
             rows = [self._keep(shape, outcomes[shape]) for shape in batch if shape in missing]
+            model.keeper.forget()
             self._note_costs(rows, (time.perf_counter() - begun) / len(batch))
             yield from rows
             progress.advance(len(rows))
@@ -126,25 +132,25 @@ class _Batches:
             files.append_line(timings, {"shape": row.shape, "status": row.status, **cost})
 
     def _runtime(self):
-        from pipeline.training.loop import RuntimeSettings
+        return runtime_of(self._context, self._arguments.experiment, self._arguments.threads)
 
-        return RuntimeSettings(**self._context.runtime["experiments"][self._arguments.experiment])
+    def _keeper(self, batch: Sequence[str], stop: StopRequest):
+        """Keeps the optimisation of these very shapes, inputs and settings."""
+        from pipeline.jobs.keeper import FileKeeper
+
+        name = key_of("encode", [self.key(shape) for shape in batch])
+        path = self._arguments.output.parent / "state" / f"{name}.safetensors"
+        return FileKeeper(path, self._runtime().checkpoint_minutes, stop)
 
     def _reconstruct(self, model, batch: Sequence[str], settings) -> dict[str, Any]:
         """Shape → the product or Rejected of every shape of a batch."""
-        from pipeline.arrays import Rejected
-
-        reader = ShapeReader({i: self._tables[i] for i in self._work.reads}, batch, self._context.store)
-        observations, seen, outcomes = [], [], {}
-        for shape, arrays in zip(batch, reader, strict=True):
-            try:
-                observations.append(model.observe(arrays, seeds.rng_for(self._work.seed, "observe", shape)))
-                seen.append(shape)
-            except Rejected as reason:
-                outcomes[shape] = reason
-        if seen:
+        tables = {i: self._tables[i] for i in self._work.reads}
+        observations, outcomes = observe(model, ShapeReader(tables, batch, self._context.store), batch, self._work.seed)
+        if observations:
+            seen = list(observations)
             streams = [seeds.torch_seed(self._work.seed, "encode", shape) for shape in seen]
-            outcomes.update(zip(seen, _reconstructed(model, observations, streams, settings, seen), strict=True))
+            results = _reconstructed(model, list(observations.values()), streams, settings, seen)
+            outcomes.update(zip(seen, results, strict=True))
         return outcomes
 
     def _keep(self, shape: str, outcome) -> Row:
@@ -156,30 +162,30 @@ class _Batches:
         entry = store.put(self._work.stage, key, encoding.encode(outcome, "off"), "off")
         return accepted_row(shape, entry, outcome.figures, outcome.status)
 
-    def _load(self, settings):
-        """The trained model on its device, ready to answer."""
-        from pipeline.reconstruction.shapes import build
-        from pipeline.training import checkpoint, loop
+    def _model(self, settings):
+        """The model on its device, ready to answer: trained, or with nothing to train."""
+        from pipeline.models.contract import build_from
+        from pipeline.training.loop import device_of
 
-        tensors, description = checkpoint.decode_weights(self._content())
-        # The best weights are kept apart only where they are not the last.
-        wanted = settings.extraction["checkpoint"] if description["best_step"] != description["steps"] else "last"
-        prefix = f"{wanted}/"
-        weights = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-        model = build(settings, description["train_shapes"])
-        checkpoint.assign_weights(model, weights)
-        return model.to(loop.device_of(self._runtime())).eval()
+        path = self._arguments.checkpoint
+        if path is None:
+            model = build_from(settings.model_dump(), 0).eval()
+        else:
+            model = load_trained(settings.model_dump(), path, self._context, settings.extraction["checkpoint"])
+        return model.to(device_of(self._runtime()))
 
-    def _content(self) -> bytes:
-        """The checkpoint from the store, or from the copy beside its description."""
+
+def observe(model, reader: ShapeReader, shapes: Sequence[str], seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the model sees of each shape, and the Rejected of those of which it sees nothing."""
+    from pipeline.arrays import Rejected
+
+    seen, rejected = {}, {}
+    for shape, arrays in zip(shapes, reader, strict=True):
         try:
-            return self._context.store.get(self._checkpoint["file"])
-        except Damaged as problem:
-            copy = self._arguments.checkpoint.with_name("weights.safetensors").read_bytes()
-            if files.digest_of(copy) != self._checkpoint["digest"]:
-                raise
-            LOG.warning("%s; the copy in %s is used", problem, self._arguments.checkpoint.parent)
-            return copy
+            seen[shape] = model.observe(arrays, seeds.rng_for(seed, "observe", shape))
+        except Rejected as reason:
+            rejected[shape] = reason
+    return seen, rejected
 
 
 def _reconstructed(model, observations: Sequence, streams: Sequence[int], settings, shapes: Sequence[str]) -> list:
@@ -189,7 +195,7 @@ def _reconstructed(model, observations: Sequence, streams: Sequence[int], settin
 
     try:
         return reconstruct(model, observations, streams, settings)
-    except (MemoryError, ImportError, OSError):
+    except (MemoryError, ImportError, OSError, Stopped):
         raise
     except Exception as error:
         if len(shapes) == 1:

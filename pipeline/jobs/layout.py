@@ -18,7 +18,9 @@ class Layout:
     results: Path
     instances: list[str]
     experiments: list[str]
+    generators: dict[str, list[str]]
     trained: list[str]
+    fetched: list[str]
     shards: list[list[str]]
     test_shards: list[str]
     catalogue: str
@@ -33,16 +35,23 @@ class Layout:
     def evaluation_ledgers(self, experiment: str) -> list[Path]:
         return [self.results / "evaluation" / "raw" / experiment / f"{shard}.jsonl" for shard in self.test_shards]
 
+    def sample_ledgers(self, generator: str) -> list[Path]:
+        return [self.results / "samples" / generator / f"{block}.jsonl" for block in self.generators[generator]]
+
     def stages(self) -> Iterator[tuple[str, list[Path]]]:
         """Every stage with the ledgers or files it wrote, in the order of the data's path."""
         for instance in self.instances:
             yield instance, self.data_ledgers(instance)
         for name in self.trained:
             yield f"train_model/{name}", [self.results / "training" / name / "checkpoint.json"]
+        for name in self.fetched:
+            yield f"fetch_weights/{name}", [self.results / "training" / name / "checkpoint.json"]
         for name in self.experiments:
             yield f"generate_meshes/{name}", self.mesh_ledgers(name)
         for name in self.experiments:
             yield f"evaluate_meshes/{name}", self.evaluation_ledgers(name)
+        for name in self.generators:
+            yield f"sample_shapes/{name}", self.sample_ledgers(name)
 
     def rejections(self) -> list[Row]:
         """Every shape that a data stage rejected, once, at the stage that did it first."""

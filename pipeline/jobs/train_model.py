@@ -19,6 +19,7 @@ from pipeline.jobs.arrays import ShapeReader, first_rejection, read_tables
 from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.gpu import take_gpu
 from pipeline.jobs.shards import Stopped
+from pipeline.jobs.trained import load_trained, runtime_of
 from pipeline.progress import LOG, Progress
 from pipeline.sources.catalogue import read_catalogue
 from pipeline.store import Damaged, Entry
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", type=Path, required=True, help="settings file of the training")
     parser.add_argument("--experiment", required=True, help="name of the experiment")
     parser.add_argument("--catalogue", type=Path, required=True, help="catalogue of the source")
+    parser.add_argument("--parent", type=Path, nargs="?", help="checkpoint.json of the experiment it builds on")
     parser.add_argument("--output", type=Path, required=True, help="checkpoint.json to write; weights go beside it")
     parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
     parser.add_argument("--log", type=Path, help="log file")
@@ -47,6 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
         split: [[shape, [tables[i][shape][0].digest for i in work.reads]] for shape in usable[split]]
         for split in ("train", "val")
     }
+    if arguments.parent:
+        digests["parent"] = files.read_json(arguments.parent)["digest"]
     key = key_of("experiment", work.fingerprint, digests, work.seed)
     entry = context.store.have(STAGE, key)
     content = _stored(context, entry)
@@ -103,24 +107,18 @@ def _stored(context: Context, entry: Entry | None) -> bytes | None:
 
 def _train(arguments, context: Context, tables, usable, digests) -> bytes:
     take_gpu()
-    from pipeline.models.contract import build_model
-    from pipeline.models.registry import load
+    from pipeline.models.contract import build_from
     from pipeline.training import checkpoint, loop
     from pipeline.training.data import ResidentData
 
     work, settings = context.work, context.work.settings
-    module = load(settings["method"])
     training = loop.TrainingSettings(**settings["training"])
-    runtime = loop.RuntimeSettings(**context.runtime["experiments"][arguments.experiment])
-    runtime = runtime.model_copy(update={"threads": runtime.threads or arguments.threads})
+    runtime = runtime_of(context, arguments.experiment, arguments.threads)
     seed = seeds.torch_seed(work.seed, STAGE)
-    model = build_model(
-        settings["method"],
-        module.ModelSettings(**settings["model"]),
-        module.InferenceSettings(),
-        len(usable["train"]),
-        seed,
-    )
+    model = build_from(settings, len(usable["train"]), seed)
+    if arguments.parent:
+        parent = load_trained(settings["parent"], arguments.parent, context)
+        checkpoint.assign_weights(model.parent, checkpoint.weights_of(parent))
     if not usable["train"]:
         result = loop.TrainResult(*(checkpoint.weights_of(model),) * 2, [], 0, 0)
         return _encode(result, settings, 0)
@@ -170,8 +168,7 @@ def _encode(result, settings: dict[str, Any], train_shapes: int) -> bytes:
     if result.best_step != result.steps_done:
         tensors |= {f"best/{name}": tensor for name, tensor in result.weights.items()}
     description = {
-        "method": settings["method"],
-        "model": settings["model"],
+        **{part: settings[part] for part in ("method", "model", "parent") if part in settings},
         "train_shapes": train_shapes,
         "steps": result.steps_done,
         "steps_made": result.steps_made,

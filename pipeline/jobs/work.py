@@ -118,12 +118,13 @@ def compute(work: Work, shape: str, values: Mapping[str, Any]):
 
 
 def _grouped(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Collect inputs named "sets:volume", "sets:boundary-0.1" … into one argument; of `sets` only the points count."""
+    """Collect the point sets "sets:volume", "sets:boundary-0.1" … into two arguments: `sets` and their `labels`."""
     arguments: dict[str, Any] = {}
     for name, value in values.items():
         group, _, member = name.partition(":")
         if member:
-            arguments.setdefault(group, {})[member] = value["points"] if group == "sets" else value
+            arguments.setdefault(group, {})[member] = value["points"]
+            arguments.setdefault("labels", {})[member] = value["occupancies"]
         else:
             arguments[name] = value
     return arguments

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -130,6 +130,18 @@ def build_model(
     given = (parent,) if module.DECLARATION.parent else ()
     with seeded_init(seed):
         return module.build(settings, inference, train_shapes, *given)
+
+
+def build_from(description: Mapping[str, Any], train_shapes: int, seed: int = 0) -> Model:
+    """A model with seeded initial weights from plain values, and the one it builds on.
+
+    description: "method", "model", and perhaps "inference" and "parent", the latter with the same entries.
+    """
+    module = registry.load(description["method"])
+    parent = build_from(description["parent"], train_shapes) if description.get("parent") else None
+    settings = module.ModelSettings(**description["model"])
+    inference = module.InferenceSettings(**description.get("inference", {}))
+    return build_model(description["method"], settings, inference, train_shapes, seed, parent)
 
 
 def frozen(parent: Model) -> Model:

@@ -6,6 +6,8 @@ which the thresholded mean has the largest mean IoU with the training shapes.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydantic import PositiveInt
 
 from pipeline.models.declaration import Declaration
@@ -16,7 +18,7 @@ class ModelSettings(Settings):
     """The lattice."""
 
     resolution: PositiveInt = 64
-    """Cells along each edge of the cube [-0.5, 0.5]^3; that voxel grid must be among the data stages."""
+    """Cells along each edge of the cube [-0.5, 0.5]^3; the stage `voxelize` makes that grid."""
 
 
 class InferenceSettings(Settings):
@@ -27,11 +29,17 @@ DECLARATION = Declaration(
     trains="directly",
     observes="nothing",
     quantity="occupancy",
-    training_stages=("voxelize",),
+    training_stages=("voxelize/64",),
     observation_stages=(),
     validates=False,
     papers=(),
 )
+
+
+def declare(settings: ModelSettings) -> Declaration:
+    """The declaration, with the lattice that the settings name."""
+    return replace(DECLARATION, training_stages=(f"voxelize/{settings.resolution}",))
+
 
 from collections.abc import Sequence
 
@@ -69,6 +77,7 @@ class MeanShape(Model):
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
+        self.declaration = declare(settings)
         self.key = f"voxels.{settings.resolution}"
         self.network = Lattice(settings.resolution)
         self.register_buffer("best_level", torch.tensor(0.5))

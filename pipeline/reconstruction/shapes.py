@@ -22,25 +22,19 @@ class GenerationSettings(Settings):
     extraction: dict[str, Any]
     """How a mesh is taken from its field."""
 
+    parent: dict[str, Any] | None = None
+    """Method, settings and perhaps parent of the model that it builds on."""
+
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pipeline.arrays import Product, Rejected
-from pipeline.models import registry
 from pipeline.reconstruction.extract import ExtractionSettings, extract
 from pipeline.shape_arrays import shape_arrays
 
 Products = Mapping[str, Mapping[str, np.ndarray]]
-
-
-def build(settings: GenerationSettings, train_shapes: int):
-    """The model of an experiment, without trained weights."""
-    module = registry.load(settings.method)
-    return module.build(
-        module.ModelSettings(**settings.model), module.InferenceSettings(**settings.inference), train_shapes
-    )
 
 
 def reconstruct_alone(products: Products, settings: GenerationSettings, rng: np.random.Generator) -> Product:
@@ -48,7 +42,9 @@ def reconstruct_alone(products: Products, settings: GenerationSettings, rng: np.
 
     products: instance → arrays of the shape. Raises Rejected where there is no surface.
     """
-    model = build(settings, 0)
+    from pipeline.models.contract import build_from
+
+    model = build_from(settings.model_dump(), 0)
     seed = int(rng.integers(2**63))
     outcome = reconstruct(model, [model.observe(shape_arrays(products), rng)], [seed], settings)[0]
     if isinstance(outcome, Rejected):
@@ -60,12 +56,16 @@ def reconstruct(
     model, observations: Sequence[Mapping[str, np.ndarray]], seeds: Sequence[int], settings: GenerationSettings
 ) -> list[Product | Rejected]:
     """The meshes of several shapes together, in order; where there is none, the Rejected that says why."""
-    import torch
-
     from pipeline.models.contract import stack_observations
 
-    extraction = ExtractionSettings(**settings.extraction)
     code = model.encode(stack_observations(observations, model.device), seeds)
+    return meshes(model, code, len(observations), ExtractionSettings(**settings.extraction))
+
+
+def meshes(model, code: Mapping[str, Any], count: int, extraction: ExtractionSettings) -> list[Product | Rejected]:
+    """The meshes of `count` shapes from their codes, in order; where there is none, the Rejected that says why."""
+    import torch
+
     if model.declaration.quantity == "surface":
         return [_checked(mesh) for mesh in model.surface(code)]
     level = model.level if extraction.level is None else extraction.level
@@ -77,7 +77,7 @@ def reconstruct(
             return model.field(rows, torch.from_numpy(queries).to(model.device)).float().cpu().numpy()
 
     extraction = extraction.model_copy(update={"level": level})
-    return extract(field, len(observations), model.declaration.quantity, extraction)
+    return extract(field, count, model.declaration.quantity, extraction)
 
 
 def _checked(mesh) -> Product | Rejected:

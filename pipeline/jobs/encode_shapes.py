@@ -1,0 +1,78 @@
+"""Export the codes that a trained model gives the test shapes, as HDF5."""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import files, seeds
+from pipeline.jobs.arrays import ShapeReader, first_rejection, read_tables
+from pipeline.jobs.context import Context, open_context
+from pipeline.jobs.generate_meshes import observe
+from pipeline.jobs.gpu import take_gpu
+from pipeline.jobs.trained import load_trained, runtime_of
+from pipeline.progress import LOG, Progress
+
+BATCH = 16
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--settings", type=Path, required=True, help="settings file of the encoding")
+    parser.add_argument("--experiment", required=True, help="name of the experiment")
+    parser.add_argument("--members", type=Path, required=True, help="test shapes of the shard")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint.json of its training")
+    parser.add_argument("--output", type=Path, required=True, help="HDF5 file to write")
+    parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
+    parser.add_argument("--log", type=Path, help="log file")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    context = open_context(arguments.settings)
+    members = files.read_lines(arguments.members)
+    shards = sorted({(member["category"], member["shard"]) for member in members})
+    tables = read_tables(context.results, context.work.reads or ("scale_to_off",), shards)
+    shapes = [m["shape"] for m in members if first_rejection(tables, m["shape"]) is None]
+    reader = ShapeReader({i: tables[i] for i in context.work.reads}, shapes, context.store)
+    names, codes = _codes(arguments, context, reader, shapes)
+    files.write_atomic(arguments.output, codes_file(names, codes))
+
+
+def _codes(arguments, context: Context, reader: ShapeReader, shapes: Sequence[str]):
+    """Names of the shapes that have codes, and the codes: one mapping of arrays with leading batch per batch."""
+    take_gpu()
+    from pipeline.models.contract import stack_observations
+    from pipeline.training.loop import device_of
+
+    runtime = runtime_of(context, arguments.experiment, arguments.threads)
+    model = load_trained(context.work.settings, arguments.checkpoint, context).to(device_of(runtime))
+    progress = Progress(f"encode_shapes {arguments.experiment}", len(shapes))
+    names, codes = [], []
+    for start in range(0, len(shapes), BATCH):
+        batch = shapes[start : start + BATCH]
+        seen, rejected = observe(model, reader[start : start + BATCH], batch, context.work.seed)
+        for shape, reason in rejected.items():
+            LOG.warning("%s has no code: %s", shape, reason)
+        if seen:
+            streams = [seeds.torch_seed(context.work.seed, "encode", shape) for shape in seen]
+            code = model.encode(stack_observations(list(seen.values()), model.device), streams)
+            names += seen
+            codes.append({name: part.cpu().numpy() for name, part in code.items()})
+        progress.advance(len(batch))
+    progress.close()
+    return names, codes
+
+
+def codes_file(names: Sequence[str], codes: Sequence[dict[str, np.ndarray]]) -> bytes:
+    """HDF5 with "shapes" (n,), the ids as text, and one dataset with leading n for every part of a code."""
+    import h5py
+
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.create_dataset("shapes", data=np.array(names, dtype=object), dtype=h5py.string_dtype())
+        for name in codes[0] if codes else ():
+            file.create_dataset(name, data=np.concatenate([one[name] for one in codes]), compression="gzip")
+    return buffer.getvalue()
