@@ -28,6 +28,7 @@ from pipeline.models import registry
 from pipeline.overlays import ConfigError, merge, read_yaml
 from pipeline.settings import Settings, module_head
 from pipeline.sources.taxonomy import quoted_hint, synset_of
+from pipeline.stages import STAGES
 
 ROOT = Path(__file__).parent.parent
 PRESETS = ROOT / "resources" / "presets"
@@ -64,6 +65,12 @@ def _quoted(category: Any) -> Any:
     return category
 
 
+def _data_stage(name: str) -> str:
+    if name not in STAGES:
+        raise ValueError(f"{name!r} is no data stage; those are {', '.join(STAGES)}")
+    return name
+
+
 class StoreConfig(Settings):
     """Where the products of shapes are kept."""
 
@@ -72,6 +79,10 @@ class StoreConfig(Settings):
 
     shared: tuple[str, ...] = ()
     """Further stores that are only read: their shapes are used, never changed."""
+
+    drop: Annotated[tuple[Annotated[str, AfterValidator(_data_stage)], ...], AfterValidator(_distinct)] = ()
+    """Data stages whose files are removed once everything that reads them is done. Their digests stay, and what is
+    asked for again is made again from its inputs, which takes its time."""
 
 
 class LimitConfig(Settings):
@@ -347,9 +358,8 @@ def _check_parents(experiments: tuple[Settings, ...]) -> None:
         of_method = [e.name for e in experiments if e.method == method]
         if name not in by_name:
             known = f"those of method {method}: {', '.join(of_method)}" if of_method else f"none is of method {method}"
-            raise ConfigError(
-                f"experiment {child.name}: its parent {name!r} is no experiment ({known}){_nearest(name, list(by_name))}"
-            )
+            near = _nearest(name, list(by_name))
+            raise ConfigError(f"experiment {child.name}: its parent {name!r} is no experiment ({known}){near}")
         parent = by_name[name]
         if parent.method != method:
             raise ConfigError(

@@ -29,6 +29,7 @@ PLAIN_MODULES = {
     "download_source": ["pipeline.sources.download"],
     "list_shapes": ["pipeline.sources.listing"],
     "check_rejected": [],
+    "drop_products": [],
     "summarise": ["pipeline.evaluation.summary"],
     "make_report": ["pipeline.report.page"],
     "record_provenance": ["pipeline.report.provenance"],
@@ -134,6 +135,28 @@ class Plan:
     def evaluation_instances(self) -> list[str]:
         """Data stages that the evaluation reads."""
         return list(EVALUATION_STAGES)
+
+    @property
+    def dropped(self) -> list[str]:
+        """Instances whose files are removed once everything that reads them is done."""
+        return [i for i in self.instances if i.split("/")[0] in self.study.store.drop]
+
+    def readers(self, instance: str) -> list[str]:
+        """Files that are there once everything that reads an instance is done."""
+        later = [i for i in self.instances if instance in self.upstream(i).values()]
+        done = [self.check(i) for i in (instance, *later)]
+        for name in self.trained:
+            if instance in self.training_instances(name):
+                done.append(f"{self.results}/training/{name}/checkpoint.json")
+        for name in self.reconstructing:
+            if instance in self.observation_instances(name):
+                done += [f"{self.results}/meshes/{name}/{shard}.jsonl" for shard in self.test_shards]
+            if instance in self.evaluation_instances:
+                done += [f"{self.results}/evaluation/raw/{name}/{shard}.jsonl" for shard in self.test_shards]
+        for name in self.generators:
+            if instance in self.evaluation_instances:
+                done.append(f"{self.results}/evaluation/samples/{name}.json")
+        return [*done, f"{self.results}/report/index.html"]
 
     def upstream(self, instance: str) -> dict[str, str]:
         """Argument name → instance that a data stage reads."""
@@ -284,6 +307,7 @@ class Plan:
             "download_source": self._downloads(),
             "list_shapes": {"source": self.source, **self._shard_settings()},
             "check_rejected": {"max_rejected": self.study.max_rejected},
+            "drop_products": {},
             "summarise": {"evaluation": self.study.evaluation.model_dump(mode="json")},
             "make_report": self.everything(),
             "record_provenance": self.everything(),

@@ -15,6 +15,7 @@ from pathlib import Path
 from pipeline import files
 
 SCRATCH = ".tmp"
+DROPPED = "dropped"  # extension of what stays of an entry whose content was dropped: a note of how to tell it
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,26 @@ class Store:
         (self.root / entry.file).unlink(missing_ok=True)
         for root in self.roots:
             self._listed.pop((root, f"{entry.stage}/{entry.key[:2]}"), None)
+
+    def drop(self, file: str, note: bytes) -> int:
+        """Remove the content of an entry of this run's own store and leave a note in its place; gives bytes freed."""
+        path = self.root / file
+        if not path.is_file():
+            return 0
+        size = path.stat().st_size
+        files.write_atomic(path.with_suffix(f".{DROPPED}"), note, self.root / SCRATCH)
+        path.unlink()
+        return size
+
+    def dropped(self, file: str) -> bool:
+        """Whether an entry's content was dropped on purpose."""
+        note = Path(file).with_suffix(f".{DROPPED}")
+        return not self.holds(file) and any((root / note).is_file() for root in self.roots)
+
+    def note(self, file: str) -> bytes:
+        """The note that `drop` left for an entry, `file` naming either."""
+        note = Path(file).with_suffix(f".{DROPPED}")
+        return next((root / note for root in self.roots if (root / note).is_file())).read_bytes()
 
     def list(self, stage: str | None = None) -> Iterator[Entry]:
         """All entries of this run's own store, sorted, of one stage or of all."""

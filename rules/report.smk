@@ -48,6 +48,29 @@ rule record_provenance:
         f"python -m pipeline record-provenance --settings {SETTINGS}" " --output {output:q} --log {log:q}"
 
 
+rule drop_products:
+    input:
+        lambda wildcards: PLAN.readers(wildcards.instance),
+    output:
+        f"{PLAN.results}/dropped/{{instance}}.json",
+    log:
+        f"{LOGS}/drop_products/{{instance}}.log",
+    benchmark:
+        f"{LOGS}/drop_products/{{instance}}.tsv"
+    wildcard_constraints:
+        instance=".+",
+    conda:
+        REPORT_ENV
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        fingerprint=fingerprint("drop_products"),
+    shell:
+        f"python -m pipeline drop-products --settings {SETTINGS}"
+        " --instance {wildcards.instance} --output {output:q} --log {log:q}"
+
+
 rule prepare_all:
     input:
         checked(PLAN.instances),
@@ -82,3 +105,4 @@ rule eval_all:
     input:
         rules.report_all.input,
         rules.record_provenance.output,
+        [f"{PLAN.results}/dropped/{instance}.json" for instance in PLAN.dropped],

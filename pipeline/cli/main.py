@@ -21,6 +21,7 @@ JOBS = {
     "evaluate-samples": "compare drawn shapes with the test shapes",
     "evaluate-meshes": "measure reconstructed shapes",
     "summarise": "join the measurements into tables",
+    "drop-products": "remove the files of a data stage that everything has read",
     "make-report": "write the report",
     "record-provenance": "write the RO-Crate of the results",
 }
@@ -28,6 +29,7 @@ HELPERS = {
     "shape": "list every file of one shape",
     "plan": "show what the study consists of",
     "store": "verify, clean or repair the store",
+    "export": "write finished shapes in the formats of the original repositories",
     "schema": "write the JSON schema of the configuration",
 }
 

@@ -11,7 +11,7 @@ from pipeline.cli.study import add_config_argument, read_plan
 from pipeline.files import read_json
 from pipeline.jobs.context import open_store
 from pipeline.progress import Progress, start_log
-from pipeline.store import Damaged, Store
+from pipeline.store import DROPPED, Damaged, Store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,8 @@ def damaged(store: Store) -> Iterator[str]:
     progress = Progress("reading the store", len(entries), "files")
     for entry in entries:
         try:
-            store.get(entry.file)
+            if entry.extension != DROPPED:  # a note, whose name promises another file's content
+                store.get(entry.file)
         except Damaged:
             yield entry.file
         progress.advance()
@@ -52,7 +53,7 @@ def verify(store: Store, arguments: argparse.Namespace) -> int:
     files = [*damaged(store), *(str(path) for path in records() if named_by(path) is None)]
     for file in files:
         print(f"damaged: {file}")
-    missing = sorted(file for file in named_files() if not store.holds(file))
+    missing = sorted(file for file in named_files() if not store.holds(file) and not store.dropped(file))
     for file in missing:
         print(f"missing: {file}")
     print(f"{len(files)} damaged, {len(missing)} missing" if files or missing else "every file is whole")
@@ -62,12 +63,12 @@ def verify(store: Store, arguments: argparse.Namespace) -> int:
 
 
 def collect(store: Store, arguments: argparse.Namespace) -> int:
-    """Rejections are kept: they are small, and a shape is not tried again because of them."""
+    """Rejections and notes of dropped files are kept: they are small, and save trying or making a shape again."""
     unreadable = [path for path in records() if named_by(path) is None]
     if unreadable:
         raise SystemExit(f"error: {unreadable[0]} cannot be read; run `isomill store repair` first")
     named = named_files()
-    unnamed = [e for e in store.list() if e.file not in named and e.extension != "rejected"]
+    unnamed = [e for e in store.list() if e.file not in named and e.extension not in ("rejected", DROPPED)]
     for entry in unnamed:
         if arguments.delete:
             store.discard(entry)
@@ -93,7 +94,9 @@ def repair(store: Store, arguments: argparse.Namespace) -> int:
 
 
 def _whole(store: Store, file: str) -> bool:
-    """A file is there as its name promises, here or in a shared store."""
+    """A file is there as its name promises, here or in a shared store, or was dropped on purpose."""
+    if store.dropped(file):
+        return True
     try:
         store.get(file)
     except Damaged:

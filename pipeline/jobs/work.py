@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import json
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,9 +14,9 @@ from typing import Any
 from pipeline import encoding, files, ledger, seeds
 from pipeline.fingerprint import code_digest, key_of
 from pipeline.progress import LOG
-from pipeline.settings import Settings
+from pipeline.settings import Settings, canonical_json
 from pipeline.stages import STAGES
-from pipeline.store import Damaged, Entry, Store
+from pipeline.store import DROPPED, Damaged, Entry, Store
 
 REJECTED = "rejected"
 LIMIT_MARK = "(limits: "  # in the reason of a shape that ran into a limit
@@ -175,6 +176,8 @@ def stored_row(work: Work, shape: str, key: str, store: Store, limits: Limits) -
     entry = store.have(work.stage, key)
     if entry is None:
         return None
+    if entry.extension == DROPPED:
+        return _dropped_row(shape, entry, store)
     try:
         content = store.get(entry.file)
     except Damaged as problem:
@@ -192,6 +195,18 @@ def stored_row(work: Work, shape: str, key: str, store: Store, limits: Limits) -
     return accepted_row(shape, entry, figures, status)
 
 
+def drop_note(row: ledger.Row) -> bytes:
+    """What stays of a product whose file is dropped: all of its row but the shape's name."""
+    return canonical_json({"file": row.file, "size": row.size, "status": row.status, "figures": row.figures}).encode()
+
+
+def _dropped_row(shape: str, entry: Entry, store: Store) -> ledger.Row:
+    note = json.loads(store.note(entry.file))
+    return ledger.Row(
+        shape, note["status"], entry.key, note["file"], entry.digest, note["size"], figures=note["figures"]
+    )
+
+
 def read_value(row: ledger.Row, path: str, store: Store):
     """The value of a stored product, made again from its recorded inputs if its file is missing or damaged.
 
@@ -200,7 +215,10 @@ def read_value(row: ledger.Row, path: str, store: Store):
     try:
         content = store.get(row.file)
     except Damaged as problem:
-        LOG.warning("%s: %s; it is made again from its inputs", row.shape, problem)
+        if store.dropped(row.file):
+            LOG.info("%s: %s was dropped; it is made again from its inputs", row.shape, row.file)
+        else:
+            LOG.warning("%s: %s; it is made again from its inputs", row.shape, problem)
         content = _remade(row, path, store)
     return encoding.decode(content, _format(row))
 
@@ -224,7 +242,7 @@ def _remade(row: ledger.Row, path: str, store: Store) -> bytes:
             f"run `isomill store repair` and the same command again"
         )
     store.put(work.stage, row.key, content, encoding.EXTENSIONS[work.format])
-    LOG.warning("%s: %s is whole again", row.shape, row.file)
+    LOG.info("%s: %s is whole again", row.shape, row.file)
     return content
 
 

@@ -190,3 +190,25 @@ def test_a_wider_limit_tries_again_the_shapes_that_ran_into_it(study):
     study.configure({**narrow, **fine})
     study.run(target)
     assert "longer than the limit" not in (study.folder / target).read_text()
+
+
+def test_dropped_files_come_back_only_where_they_are_asked_for(study):
+    before, digests = study.computed(), study.digests()
+    study.configure({"store": {"drop": ["extract_meshes", "sample_boundary"]}})
+    study.run()
+    kept = {path.parent.parent.name for path in (study.folder / "store").rglob("*-*.*") if path.suffix != ".dropped"}
+    assert not kept & {"extract_meshes", "sample_boundary"}
+    assert study.digests() == digests
+    assert NOTHING in study.dry_run()
+
+    more = {"demo": {**PROFILE["demo"], "shapes": 24}, "store": {"drop": ["extract_meshes", "sample_boundary"]}}
+    study.configure(more)
+    study.run("prepare_all")
+    assert added(before, study.computed()) == dict.fromkeys(DATA, 2)
+
+    # Another shell reads the raw meshes again, all of which are gone but for the two new ones.
+    study.configure({**more, **stages({**PROFILE["stages"], "make_watertight": {"resolution": 40}})})
+    study.run("prepare_all")
+    counts = added(before, study.computed())
+    assert counts["make_watertight"] == 2 + 24
+    assert counts["extract_meshes"] == 2  # made again by those who read them, and not counted as new
