@@ -75,7 +75,7 @@ rule sample_shapes:
     params:
         fingerprint=fingerprint("sample_shapes/{experiment}"),
         first=lambda wildcards: PLAN.sample_numbers(wildcards.experiment, wildcards.block)[0],
-        count=lambda wildcards: PLAN.sample_numbers(wildcards.experiment, wildcards.block)[1],
+        shapes=lambda wildcards: PLAN.sample_numbers(wildcards.experiment, wildcards.block)[1],
     shell:
         f"python -m pipeline sample-shapes --settings {SETTINGS}"
-        " --experiment {wildcards.experiment} --first {params.first} --count {params.count} --checkpoint {input.checkpoint:q} --output {output:q} --threads {threads} --log {log:q}"
+        " --experiment {wildcards.experiment} --first {params.first} --count {params.shapes} --checkpoint {input.checkpoint:q} --output {output:q} --threads {threads} --log {log:q}"
