@@ -239,9 +239,12 @@ class Plan:
         """Name of the experiment that this one builds on."""
         return getattr(self.blocks[experiment], "parent", None)
 
-    def needs_gpu(self, experiment: str) -> bool:
+    def gpus(self, experiment: str, training: bool = False) -> int:
+        """Graphics cards that a job of an experiment asks for."""
         declaration = self.declaration(experiment)
-        return declaration.trains == "gradient" or declaration.batched
+        if declaration.trains != "gradient" and not declaration.batched:
+            return 0
+        return self.blocks[experiment].runtime.devices if training else 1
 
     def batched(self, experiment: str) -> bool:
         """Whether test shapes are reconstructed together on the device, not each in a process of its own."""

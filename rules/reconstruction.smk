@@ -18,7 +18,7 @@ rule generate_meshes:
     resources:
         mem_mb=16000,
         runtime=720,
-        gpu=lambda wildcards: int(PLAN.needs_gpu(wildcards.experiment)),
+        gpu=lambda wildcards: PLAN.gpus(wildcards.experiment),
     params:
         fingerprint=fingerprint("generate_meshes/{experiment}"),
         batched=lambda wildcards: "--batched" if PLAN.batched(wildcards.experiment) else "",

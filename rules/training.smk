@@ -45,7 +45,7 @@ rule train_model:
     resources:
         mem_mb=16000,
         runtime=2880,
-        gpu=lambda wildcards: int(PLAN.declaration(wildcards.experiment).trains == "gradient"),
+        gpu=lambda wildcards: PLAN.gpus(wildcards.experiment, training=True),
     params:
         fingerprint=fingerprint("train_model/{experiment}"),
     shell:

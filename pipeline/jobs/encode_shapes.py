@@ -13,7 +13,7 @@ from pipeline import files, seeds
 from pipeline.jobs.arrays import ShapeReader, first_rejection, read_tables
 from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.generate_meshes import observe
-from pipeline.jobs.gpu import take_gpu
+from pipeline.jobs.gpu import take_gpus
 from pipeline.jobs.trained import load_trained, runtime_of
 from pipeline.progress import LOG, Progress
 
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _codes(arguments, context: Context, reader: ShapeReader, shapes: Sequence[str]):
     """Names of the shapes that have codes, and the codes: one mapping of arrays with leading batch per batch."""
-    take_gpu()
+    take_gpus()
     from pipeline.models.contract import stack_observations
     from pipeline.training.loop import device_of
 

@@ -14,7 +14,7 @@ from pipeline import encoding, files, ledger, seeds
 from pipeline.fingerprint import key_of
 from pipeline.jobs.arrays import ShapeReader, Table, first_rejection, read_tables
 from pipeline.jobs.context import Context, open_context
-from pipeline.jobs.gpu import take_gpu
+from pipeline.jobs.gpu import take_gpus
 from pipeline.jobs.run_shard import write_ledger
 from pipeline.jobs.shards import Stopped, StopRequest
 from pipeline.jobs.trained import load_trained, runtime_of
@@ -96,7 +96,7 @@ class _Batches:
 
     def run(self, shapes: Sequence[str], missing: set[str]) -> Iterator[Row]:
         """Rows of the missing shapes; every batch that lacks one is computed whole."""
-        take_gpu()
+        take_gpus()
         import torch
 
         from pipeline.reconstruction.shapes import GenerationSettings

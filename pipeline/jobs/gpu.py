@@ -19,15 +19,16 @@ def visible_gpus() -> int:
     return len(list(CARDS.iterdir())) if CARDS.is_dir() else 0
 
 
-def take_gpu() -> int | None:
-    """Take a free card for this process and name it in CUDA_VISIBLE_DEVICES, unless that is set or there is none.
+def take_gpus(count: int = 1) -> list[int]:
+    """Take free cards for this process and name them in CUDA_VISIBLE_DEVICES, unless that is set or there is none.
 
-    Where every card is taken, by jobs that were started by hand, say, the choice is left to torch.
+    Where too few are free, because jobs that were started by hand hold them, say, the choice is left to torch.
     """
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return None
+        return []
     folder = Path(tempfile.gettempdir()) / f"isomill-{os.getuid()}"  # one for all studies of a user
     folder.mkdir(mode=0o700, exist_ok=True)
+    taken: dict[int, object] = {}
     for card in range(visible_gpus()):
         stream = open(folder / f"gpu{card}.lock", "w")  # noqa: SIM115 - closed with the process, and the lock with it
         try:
@@ -35,7 +36,9 @@ def take_gpu() -> int | None:
         except BlockingIOError:
             stream.close()
             continue
-        _HELD.append(stream)
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(card)
-        return card
-    return None
+        taken[card] = stream
+        if len(taken) == count:
+            _HELD.extend(taken.values())
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, taken))
+            return list(taken)
+    return []

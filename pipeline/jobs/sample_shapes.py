@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline import encoding, files, ledger, seeds
 from pipeline.jobs.context import Context, open_context
-from pipeline.jobs.gpu import take_gpu
+from pipeline.jobs.gpu import take_gpus
 from pipeline.jobs.shards import Stopped, StopRequest
 from pipeline.jobs.trained import load_trained, runtime_of
 from pipeline.jobs.work import accepted_row, reject, stored_row
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _drawn(arguments, context: Context, keys: dict[str, str], missing: set[str]) -> dict[str, Row]:
     """Rows of the missing shapes; every batch that lacks one is drawn whole, so that a restart gives the same."""
-    take_gpu()
+    take_gpus()
     import torch
 
     from pipeline.reconstruction.samples import draw_shapes

@@ -11,13 +11,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import psutil
 
 from pipeline import encoding, files, seeds
 from pipeline.fingerprint import key_of
 from pipeline.jobs.arrays import ShapeReader, first_rejection, read_tables
 from pipeline.jobs.context import Context, open_context
-from pipeline.jobs.gpu import take_gpu
+from pipeline.jobs.gpu import take_gpus
 from pipeline.jobs.shards import Stopped
 from pipeline.jobs.trained import load_trained, runtime_of
 from pipeline.progress import LOG, Progress
@@ -106,14 +109,14 @@ def _stored(context: Context, entry: Entry | None) -> bytes | None:
 
 
 def _train(arguments, context: Context, tables, usable, digests) -> bytes:
-    take_gpu()
     from pipeline.models.contract import build_from
     from pipeline.training import checkpoint, loop
-    from pipeline.training.data import ResidentData
+    from pipeline.training.data import ResidentData, Spill
 
     work, settings = context.work, context.work.settings
     training = loop.TrainingSettings(**settings["training"])
     runtime = runtime_of(context, arguments.experiment, arguments.threads)
+    take_gpus(runtime.devices)
     seed = seeds.torch_seed(work.seed, STAGE)
     model = build_from(settings, len(usable["train"]), seed)
     if arguments.parent:
@@ -124,27 +127,41 @@ def _train(arguments, context: Context, tables, usable, digests) -> bytes:
         return _encode(result, settings, 0)
     reader = ShapeReader(tables, usable["train"], context.store)
     LOG.info("%s: reading %d training shapes", arguments.experiment, len(reader))
-    data = ResidentData.for_model(
-        model, reader, loop.device_of(runtime), names=usable["train"], limit=loop.resident_limit(runtime)
-    )
     folder = arguments.output.parent
-    with _reporter(arguments.experiment, training.steps) as report, _explained(loop):
-        result = loop.train(
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".arrays-", dir=folder) as arrays, _explained(loop, training):
+        data = ResidentData.for_model(
             model,
-            data,
-            ShapeReader(tables, usable["val"], context.store),
-            training,
-            runtime,
-            seed=seed,
-            state_dir=folder / "state" / _run_key(work, digests),
-            log_dir=folder / "tensorboard",
-            report=report,
+            reader,
+            loop.device_of(runtime),
+            names=usable["train"],
+            limit=loop.resident_limit(runtime),
+            spill=Spill(_host_limit(runtime), Path(arrays)),
         )
+        with _reporter(arguments.experiment, training.steps) as report:
+            result = loop.train(
+                model,
+                data,
+                ShapeReader(tables, usable["val"], context.store),
+                training,
+                runtime,
+                seed=seed,
+                state_dir=folder / "state" / _run_key(work, digests),
+                log_dir=folder / "tensorboard",
+                report=report,
+            )
+    if not result.leads:
+        raise Stopped(0)  # the process that started this one writes the result
     return _encode(result, settings, len(usable["train"]))
 
 
+def _host_limit(runtime) -> int:
+    """Bytes of training arrays that this process may hold in memory."""
+    return int(psutil.virtual_memory().available * runtime.host_share / runtime.devices)
+
+
 @contextmanager
-def _explained(loop) -> Iterator[None]:
+def _explained(loop, training) -> Iterator[None]:
     """Foreseen ends of a training as one message each."""
     try:
         yield
@@ -153,6 +170,20 @@ def _explained(loop) -> Iterator[None]:
         raise Stopped(128 + signal.SIGTERM) from None
     except (loop.NonFiniteLoss, loop.CheckpointMismatch) as problem:
         raise SystemExit(str(problem)) from None
+    except (MemoryError, RuntimeError) as problem:
+        if not _out_of_memory(problem):
+            raise
+        raise SystemExit(
+            f"a batch does not fit into memory: {problem}\n"
+            f"Lower training.batch_shapes (now {training.batch_shapes}) or the points per shape in the model block, "
+            f"or raise training.accumulate (now {training.accumulate}), which takes the shapes of a step in parts."
+        ) from None
+
+
+def _out_of_memory(problem: Exception) -> bool:
+    """torch has a class of its own for a card's memory, and only a message for the host's."""
+    texts = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(problem, MemoryError) or any(text in str(problem).lower() for text in texts)
 
 
 def _run_key(work, digests: dict[str, Any]) -> str:

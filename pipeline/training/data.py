@@ -1,18 +1,28 @@
 """Training arrays held as tensors on the device, and batches gathered from them by random indices.
 
 No loader, no workers: what is drawn depends on a generator alone. Arrays that do not fit on the device stay in
-(pinned) host memory, and only the gathered rows travel.
+(pinned) host memory, and only the gathered rows travel; those that do not fit there lie in memory-mapped files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.models.contract import Model, ShapeArrays
+
+
+@dataclass(frozen=True)
+class Spill:
+    """Arrays of more than `limit` bytes in all are kept in files of a folder, and only what is drawn is read."""
+
+    limit: int
+    folder: Path
 
 
 class ResidentData:
@@ -36,15 +46,19 @@ class ResidentData:
         *,
         names: Sequence[str] | None = None,
         limit: int | None = None,
+        spill: Spill | None = None,
     ) -> ResidentData:
         """Stack the named arrays (all where keys is None) of the shapes, which are read once and in order.
 
         names: of the shapes, for messages. limit: bytes the device may take; beyond it the arrays stay on the host.
+        spill: where they go when the host may not hold them either.
         Raises ValueError where a shape's array is missing or has another size or type than the first shape's.
         """
         names = tuple(names) if names is not None else tuple(f"shape {i}" for i in range(len(shapes)))
-        stacked = _stack(shapes, keys, names)
+        stacked = _stack(shapes, keys, names, spill)
         tensors = {key: torch.from_numpy(array) for key, array in stacked.items()}
+        if any(isinstance(array, np.memmap) for array in stacked.values()):
+            return cls(tensors, names)
         return cls(_place(tensors, torch.device(device), limit), names)
 
     @classmethod
@@ -56,9 +70,10 @@ class ResidentData:
         *,
         names: Sequence[str] | None = None,
         limit: int | None = None,
+        spill: Spill | None = None,
     ) -> ResidentData:
         """What the model's training keeps of each shape (`Model.prepare`)."""
-        return cls.from_shapes(_Prepared(model, shapes), None, device, names=names, limit=limit)
+        return cls.from_shapes(_Prepared(model, shapes), None, device, names=names, limit=limit, spill=spill)
 
 
 class _Prepared(Sequence):
@@ -77,12 +92,14 @@ class _Prepared(Sequence):
         return map(self._model.prepare, self._shapes)
 
 
-def _stack(shapes: Sequence[ShapeArrays], keys: Sequence[str] | None, names: Sequence[str]) -> dict[str, np.ndarray]:
+def _stack(
+    shapes: Sequence[ShapeArrays], keys: Sequence[str] | None, names: Sequence[str], spill: Spill | None
+) -> dict[str, np.ndarray]:
     stacked: dict[str, np.ndarray] = {}
     for row, arrays in enumerate(shapes):
         if row == 0:
             first = {key: np.asarray(arrays[key]) for key in (arrays if keys is None else keys)}
-            stacked = {key: np.empty((len(shapes), *array.shape), array.dtype) for key, array in first.items()}
+            stacked = _allocated(first, len(shapes), spill)
         for key, target in stacked.items():
             if key not in arrays:
                 raise ValueError(f"{names[row]} lacks the array {key!r}, which {names[0]} has")
@@ -94,6 +111,18 @@ def _stack(shapes: Sequence[ShapeArrays], keys: Sequence[str] | None, names: Seq
                 )
             target[row] = array
     return stacked
+
+
+def _allocated(first: dict[str, np.ndarray], shapes: int, spill: Spill | None) -> dict[str, np.ndarray]:
+    """Room for so many shapes like the first: in memory, or in files where it would take too much."""
+    size = shapes * sum(array.nbytes for array in first.values())
+    if spill is None or size <= spill.limit:
+        return {key: np.empty((shapes, *array.shape), array.dtype) for key, array in first.items()}
+    spill.folder.mkdir(parents=True, exist_ok=True)
+    return {
+        key: np.lib.format.open_memmap(spill.folder / f"{key}.npy", "w+", array.dtype, (shapes, *array.shape))
+        for key, array in first.items()
+    }
 
 
 def _place(tensors: dict[str, Tensor], device: torch.device, limit: int | None) -> dict[str, Tensor]:

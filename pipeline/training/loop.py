@@ -66,8 +66,18 @@ class TrainingSettings(Settings):
     validation_points: PositiveInt = 10_000
     """Labelled volume points asked of each, the first ones."""
 
+    accumulate: PositiveInt = 1
+    """Parts that the shapes of a step are taken in, one after the other: so many times less memory, and one step. The
+    statistics of normalisation layers are those of a part."""
+
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Of the arithmetic; weights are always kept in 32 bits."""
+
+    tf32: bool = False
+    """Multiply matrices of 32 bits in TF32 on graphics cards that can: 10 bits of mantissa, several times the speed."""
+
+    compile: bool = False
+    """Compile the network with torch.compile; needs a C++ compiler, or on a graphics card Triton."""
 
 
 class RuntimeSettings(Settings):
@@ -76,11 +86,18 @@ class RuntimeSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: the graphics card where there is one."""
 
+    devices: PositiveInt = 1
+    """Graphics cards, or processes on the CPU, that share the shapes of every step (DDP). Random draws do not depend
+    on their number, the statistics of normalisation layers do: each takes those of its own shapes."""
+
     threads: PositiveInt | None = None
     """Threads of torch on the CPU; null: the threads of the job."""
 
     resident_share: Annotated[float, Field(ge=0, le=1)] = 0.6
     """Share of the card's free memory that the training arrays may take; larger ones stay in host memory."""
+
+    host_share: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """Share of the host's free memory that they may take; larger ones are read from a file as they are drawn."""
 
     checkpoint_minutes: NonNegativeFloat = 10.0
     """Minutes between two saved states."""
@@ -91,14 +108,21 @@ class RuntimeSettings(Settings):
     tensorboard: bool = True
     """Write the history for TensorBoard too."""
 
+    wandb: str | None = None
+    """Project of Weights & Biases to send the history to, with the key in WANDB_API_KEY; null: nothing is sent."""
 
+    comet: str | None = None
+    """Project of Comet to send the history to, with the key in COMET_API_KEY; null: nothing is sent."""
+
+
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from pipeline.models.contract import Model, ShapeArrays
-from pipeline.training import surroundings
+from pipeline.training import loggers, surroundings
 from pipeline.training.checkpoint import weights_of
 from pipeline.training.data import ResidentData
 from pipeline.training.run import Interrupted, NonFiniteLoss, Run, TrainResult
@@ -130,7 +154,8 @@ def train(
     """Train a model on resident data, continuing from `state_dir` where it holds a state of this run.
 
     data: as the model prepares shapes (`ResidentData.for_model`). validation: held-out shapes' arrays. report: called
-    every few steps with (step, total, {name: value}). A model that is fitted directly is fitted.
+    every few steps with (step, total, {name: value}). A model that is fitted directly is fitted. With several devices
+    this process starts the others, which run the same program up to here; their results have `leads` False.
 
     Raises ValueError without training shapes, CheckpointMismatch where the state is another run's, NonFiniteLoss
     within ten steps of the first bad loss (the last good state stays), Interrupted after SIGTERM or SIGUSR1.
@@ -146,18 +171,21 @@ def train(
         surroundings.stop_signals() as stop,
         surroundings.threads(runtime.threads),
         surroundings.own_random_stream(device),
+        surroundings.matmul_precision(settings.tf32),
     ):
         run = Run(model, data, validation, settings, runtime, device, seed, state_dir)
-        with surroundings.writer(log_dir if runtime.tensorboard else None, run.step) as write:
+        with loggers.writer(log_dir, runtime, run.step, leads=run.leads) as write:
             return run.finish(stop, report, write)
 
 
 def device_of(runtime: RuntimeSettings) -> torch.device:
-    """The device a run uses. Raises ValueError where "cuda" is asked for and there is none."""
-    available = torch.cuda.is_available()
-    if runtime.device == "cuda" and not available:
+    """The device of this process. Raises ValueError where "cuda" is asked for and there is none, or too few."""
+    count = torch.cuda.device_count() if runtime.device != "cpu" and torch.cuda.is_available() else 0
+    if runtime.device == "cuda" and not count:
         raise ValueError("runtime.device is 'cuda', but torch finds no graphics card; use 'auto' or 'cpu'")
-    return torch.device("cuda" if available and runtime.device != "cpu" else "cpu")
+    if count and count < runtime.devices:
+        raise ValueError(f"runtime.devices is {runtime.devices}, but torch finds {count} graphics cards")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if count else torch.device("cpu")
 
 
 def resident_limit(runtime: RuntimeSettings) -> int | None:

@@ -6,12 +6,14 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
 
 from pipeline.models.contract import Model, ShapeArrays
@@ -46,7 +48,8 @@ class TrainResult:
 
     weights: the best by validation, else the last; both on the CPU. history: one row per log interval, deterministic.
     steps_done: of the whole run. best_step: the step of `weights`. notes: what a reader should know, such as why a run
-    started over. steps_made: those of steps_done that this call made.
+    started over. steps_made: those of steps_done that this call made. leads: False in the processes that the first one
+    started to share its work.
     """
 
     weights: dict[str, Tensor]
@@ -56,6 +59,7 @@ class TrainResult:
     best_step: int
     notes: tuple[str, ...] = ()
     steps_made: int = 0
+    leads: bool = True
 
 
 @dataclass
@@ -81,10 +85,12 @@ class Run:
     ) -> None:
         self.settings, self.runtime, self.seed, self.folder = settings, runtime, seed, state_dir
         self.model, self.data = model, data
-        self.fabric = Fabric(accelerator=device.type, devices=1, precision=settings.precision)
+        self.fabric = _fabric(model, settings, runtime, device)
         self.order = ShapeOrder(len(data), settings.batch_shapes, seed)
         shapes = validation[: settings.validation_shapes] if model.declaration.validates else ()
         self.held_out = HeldOut.of(model, shapes, settings.validation_points, seed) if len(shapes) else None
+        if settings.compile:
+            model.network.compile()
         self.wrapped, self.optimiser = self.fabric.setup(model, _optimiser(model, settings))
         self.wrapped.mark_forward_method("loss")
         self.loss = self.wrapped.loss  # looked up once; Fabric wraps it anew each time
@@ -98,6 +104,11 @@ class Run:
         self._restore()
         self.first = self.step
 
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes states and reports for all that share the run."""
+        return self.fabric.is_global_zero
+
     def finish(self, stop: threading.Event, report: Report, write: Write) -> TrainResult:
         """Make the steps that are left and give the result."""
         total, saved = self.settings.steps, time.monotonic()
@@ -105,15 +116,17 @@ class Run:
         while self.step < total:
             self._make_step()
             row_due = self.step % self.runtime.log_every == 0 or self.step == total or self._validates_now()
-            if len(self.waiting) == CHECK_EVERY or row_due or stop.is_set():
+            # Processes that share a run look at the same steps; one alone stops at once.
+            if len(self.waiting) == CHECK_EVERY or row_due or (stop.is_set() and self.fabric.world_size == 1):
                 self._check_losses()
                 report(self.step, total, self._means())
+                stopping = self._anyone(stop.is_set())
             if row_due:
                 write(self._add_row())
             if not self.waiting and time.monotonic() - saved >= 60 * self.runtime.checkpoint_minutes:
                 self._save()
                 saved = time.monotonic()
-            if stop.is_set() and self.step < total:
+            if not self.waiting and stopping and self.step < total:
                 self._save()
                 raise Interrupted(f"stopped after step {self.step} of {total}; the same command continues there")
         self._save()
@@ -122,14 +135,13 @@ class Run:
     def _make_step(self) -> None:
         self.model.epoch, shapes = self.order.at(self.step)
         self.model.step, self.model.steps = self.step, self.settings.steps
-        seed_step(self.generator, self.seed, self.step)
+        seed_step(self.generator, self.seed, self.step, self.fabric.global_rank)
         factor = learning_rate_factor(self.settings, self.step, self.model.epoch)
         for group in self.optimiser.param_groups:
             group["lr"] = group["initial_lr"] * factor
         batch = self.model.draw(self.data, shapes.to(self.fabric.device), self.generator)
-        losses = self.loss(batch)
         self.optimiser.zero_grad()
-        self.fabric.backward(losses["loss"])
+        losses = self._backward(self._own_part(batch))
         self._rest_inactive_groups()
         if self.settings.gradient_clip is not None:
             bound = self.settings.gradient_clip
@@ -137,7 +149,34 @@ class Run:
         self.optimiser.step()
         self.average.update()
         self.step += 1
-        self.waiting.append((shapes, {name: value.detach() for name, value in losses.items()}))
+        self.waiting.append((shapes, losses))
+
+    def _own_part(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """This process's shapes of the batch; all drew the same whole one."""
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        return {name: part[rank::world] for name, part in batch.items()} if world > 1 else batch
+
+    def _backward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Gradients of the mean loss over the shapes, part by part; gives the losses."""
+        count = min(self.settings.accumulate, _shapes_of(batch))
+        means: dict[str, Tensor] = {}
+        for number in range(count):
+            part = {name: tensor[number::count] for name, tensor in batch.items()} if count > 1 else batch
+            share = _shapes_of(part) / _shapes_of(batch)
+            alone = self.fabric.world_size == 1 or number == count - 1
+            with nullcontext() if alone else self.fabric.no_backward_sync(self.wrapped):
+                losses = self.loss(part)
+                self.fabric.backward(losses["loss"] * share)
+            for name, value in losses.items():
+                means[name] = means.get(name, 0.0) + value.detach() * share
+        return means
+
+    def _anyone(self, flag: bool) -> bool:
+        """Whether the flag is up in any of the processes that share the run."""
+        if self.fabric.world_size == 1:
+            return flag
+        ups = self.fabric.all_reduce(torch.tensor(float(flag), device=self.fabric.device), reduce_op="sum")
+        return bool(ups > 0)
 
     def _rest_inactive_groups(self) -> None:
         """A parameter without gradient stays as it is, and so does the optimiser's memory of it."""
@@ -151,6 +190,7 @@ class Run:
         """Add the waiting losses to the row that is being made; stop at the first that is not finite."""
         names = list(self.waiting[0][1])
         rows = torch.stack([torch.stack([losses[name].float() for name in names]) for _, losses in self.waiting])
+        rows = self.fabric.all_reduce(rows, reduce_op="mean")
         for back, ((shapes, _), values) in enumerate(zip(self.waiting, rows.tolist(), strict=True)):
             if not math.isfinite(values[names.index("loss")]):
                 raise NonFiniteLoss(self._explain(self.step - len(self.waiting) + back + 1, shapes))
@@ -202,6 +242,8 @@ class Run:
     def _save(self) -> None:
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             raise NonFiniteLoss(self._explain(self.step, self.order.at(self.step - 1)[1]))
+        if not self.leads:
+            return
         weights = {"last": checkpoint.weights_of(self.model)}
         if self.best.weights:
             weights["best"] = self.best.weights
@@ -233,7 +275,22 @@ class Run:
             last = checkpoint.weights_of(self.model)
         best = self.best if self.best.weights else _Best(step=self.step, weights=last)
         made = self.step - self.first
-        return TrainResult(best.weights, last, self.history, self.step, best.step, tuple(self.notes), made)
+        return TrainResult(best.weights, last, self.history, self.step, best.step, tuple(self.notes), made, self.leads)
+
+
+def _fabric(model: Model, settings: TrainingSettings, runtime: RuntimeSettings, device: torch.device) -> Fabric:
+    if runtime.devices == 1:
+        one = 1 if device.type == "cpu" else [device.index]
+        return Fabric(accelerator=device.type, devices=one, precision=settings.precision)
+    takes_turns = type(model).active_groups is not Model.active_groups
+    strategy = DDPStrategy(find_unused_parameters=takes_turns)
+    fabric = Fabric(accelerator=device.type, devices=runtime.devices, strategy=strategy, precision=settings.precision)
+    fabric.launch()
+    return fabric
+
+
+def _shapes_of(batch: dict[str, Tensor]) -> int:
+    return len(next(iter(batch.values())))
 
 
 def _optimiser(model: Model, settings: TrainingSettings) -> torch.optim.Optimizer:

@@ -53,7 +53,10 @@ class ShapeOrder:
         return self._epoch, self._order[place * self.batch : (place + 1) * self.batch]
 
 
-def seed_step(generator: torch.Generator, seed: int, step: int) -> None:
-    """Give the batch's generator and the global stream, which dropout reads, the state they have at a step."""
+def seed_step(generator: torch.Generator, seed: int, step: int, rank: int = 0) -> None:
+    """Give the batch's generator and the global stream, which dropout reads, the state they have at a step.
+
+    rank: of the process among those that share a run: the same batch for all, dropout of its own for each.
+    """
     generator.manual_seed(torch_seed(seed, "batch", str(step)))
-    torch.manual_seed(torch_seed(seed, "layers", str(step)))
+    torch.manual_seed(torch_seed(seed, "layers", str(step), *([str(rank)] if rank else [])))

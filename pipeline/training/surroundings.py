@@ -1,12 +1,11 @@
-"""What a training run borrows from its process and gives back: signals, threads, the random stream, a log writer."""
+"""What a training run borrows from its process and gives back: signals, threads, random stream, precision."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import torch
 
@@ -42,17 +41,10 @@ def own_random_stream(device: torch.device) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def writer(log_dir: Path | None, step: int) -> Iterator[Callable[[dict[str, float]], None]]:
-    """A function that writes one row for TensorBoard; rows of an earlier run from `step` on are dropped."""
-    if log_dir is None:
-        yield lambda row: None
-        return
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(log_dir), purge_step=step + 1) as writer:
-
-        def write(row: dict[str, float]) -> None:
-            for name in row.keys() - {"step"}:
-                writer.add_scalar(name, row[name], int(row["step"]))
-
-        yield write
+def matmul_precision(tf32: bool) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -9,7 +9,7 @@ import pytest
 from pipeline.jobs import gpu
 
 TAKE = "import sys, time; from pipeline.jobs import gpu; from pathlib import Path; gpu.CARDS = Path('cards'); \
-print(gpu.take_gpu(), flush=True); sys.stdin.read()"
+print(*gpu.take_gpus(int(sys.argv[1])), flush=True); sys.stdin.read()"
 
 
 @pytest.fixture
@@ -21,11 +21,11 @@ def two_cards(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "CARDS", tmp_path / "cards")
 
 
-def take(environment=None):
+def take(environment=None, count=1):
     from tests.workflow.runner import ROOT
 
     process = subprocess.Popen(
-        [sys.executable, "-c", TAKE],
+        [sys.executable, "-c", TAKE, str(count)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -36,7 +36,7 @@ def take(environment=None):
 
 def test_each_process_takes_a_card_of_its_own_until_it_ends(two_cards):
     (first, a), (second, b), (third, c) = take(), take(), take()
-    assert (a, b, c) == ("0", "1", "None")
+    assert (a, b, c) == ("0", "1", "")
     first.communicate()
     fourth, d = take()
     assert d == "0"
@@ -44,10 +44,23 @@ def test_each_process_takes_a_card_of_its_own_until_it_ends(two_cards):
         process.communicate()
 
 
+def test_several_cards_are_taken_together_or_not_at_all(two_cards):
+    first, both = take(count=2)
+    second, none = take()
+    assert (both, none) == ("0 1", "")
+    for process in (first, second):
+        process.communicate()
+    third, one = take()
+    fourth, too_few = take(count=2)
+    assert (one, too_few) == ("0", "")
+    for process in (third, fourth):
+        process.communicate()
+
+
 def test_a_card_that_was_chosen_stays(two_cards):
     process, card = take({"CUDA_VISIBLE_DEVICES": "1"})
     process.communicate()
-    assert card == "None"
+    assert card == ""
 
 
 @pytest.mark.parametrize(("value", "count"), [("", 0), ("-1", 0), ("0", 1), ("0,3", 2), (None, 2)])
