@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings = DownloadSettings(**context.runtime["download"])
     address = _address(arguments, context.work.settings)
     destination = Path(settings.folder) / context.work.settings["folder"] / f"{arguments.archive}.zip"
-    bar = _Bar(arguments.archive)
+    bar = Bar(arguments.archive)
     try:
         fetched = fetch(
             address["url"], destination, address["sha256"], address["bytes"], settings, LOG.warning, bar.show
@@ -48,7 +48,7 @@ def _address(arguments: argparse.Namespace, settings: dict) -> dict:
     return settings["archives"][arguments.archive]
 
 
-class _Bar:
+class Bar:
     """Shows a transfer in megabytes."""
 
     def __init__(self, label: str) -> None:

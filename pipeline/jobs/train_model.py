@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
         _note_cost(context.timings(arguments.output), arguments.experiment, time.perf_counter() - start, content)
     else:
         LOG.info("%s: the finished checkpoint of this training is in the store; nothing to train", arguments.experiment)
-    _write_outputs(arguments.output, entry, content, arguments.experiment)
+    write_checkpoint(arguments.output, entry, content, arguments.experiment)
 
 
 def _note_cost(timings: Path, experiment: str, seconds: float, content: bytes) -> None:
@@ -230,8 +230,8 @@ class _reporter:
             self._progress.close()
 
 
-def _write_outputs(output: Path, entry: Entry, content: bytes, experiment: str) -> None:
-    """The declared outputs; checkpoint.json, which says that all is there, comes last."""
+def write_checkpoint(output: Path, entry: Entry, content: bytes, experiment: str) -> None:
+    """The declared outputs, with a history where there is one; checkpoint.json, which says all is there, comes last."""
     description = encoding.tensor_description(content)
     files.write_atomic(output.with_name("weights.safetensors"), content)
     files.write_atomic(output.with_name("history.csv"), _history_text(description["history"]))

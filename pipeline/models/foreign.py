@@ -1,0 +1,151 @@
+"""Checkpoint files of others, read without running anything that they may contain.
+
+A checkpoint is a pickle, and a pickle is a program. torch reads it with `weights_only`, which runs none but tensor
+constructors; on top of that the file is opened in a child process that has little memory and time, and in which
+sockets, new processes and writing outside one folder are refused. There is no way round this.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+MEMORY = 16 * 2**30  # of the child, address space included that libraries only reserve
+SECONDS = 300
+WRAPPERS = ("model_state_dict", "state_dict", "model", "net", "network")
+HALVES = (("encoder_state_dict", "encoder."), ("decoder_state_dict", "decoder."))
+TENSORFLOW = (".meta", ".index", ".ckpt", ".pb")
+FORBIDDEN = ("socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "ctypes.dlopen")
+REFUSED = 3  # exit status of a child that found nothing it may read
+
+
+class UnreadableCheckpoint(ValueError):
+    """A file holds no tensors that can be read safely; the message says why and what to do."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Tensors by name of a checkpoint file: safetensors, or what torch.save wrote.
+
+    A state dict inside a larger checkpoint is found by the usual names, and a leading "module." of every name, which
+    data-parallel training leaves, is taken off. Raises UnreadableCheckpoint.
+    """
+    path = Path(path)
+    if reason := _foreign_format(path):
+        raise UnreadableCheckpoint(f"{path.name}: {reason}")
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "tensors.safetensors"
+        command = [sys.executable, "-W", "ignore", "-m", "pipeline.models.foreign", str(path.resolve()), str(output)]
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        try:
+            child = subprocess.run(
+                command, capture_output=True, text=True, timeout=SECONDS, env=environment, preexec_fn=_limit
+            )
+        except subprocess.TimeoutExpired:
+            raise UnreadableCheckpoint(f"{path.name}: reading it took more than {SECONDS} s") from None
+        if child.returncode == REFUSED:
+            raise UnreadableCheckpoint(f"{path.name}: {child.stderr.strip()}")
+        if child.returncode:
+            raise UnreadableCheckpoint(f"{path.name}: reading it failed: {child.stderr.strip()[-500:]}")
+        return load_file(output)
+
+
+def _limit() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _foreign_format(path: Path) -> str | None:
+    if not path.is_file():
+        return "there is no such file"
+    if path.suffix in TENSORFLOW or ".data-0" in path.name:
+        return (
+            "this is a TensorFlow checkpoint, which holds the variables of a graph under names of its own and needs "
+            "TensorFlow to read. Convert it where TensorFlow is installed (tf.train.load_checkpoint lists the "
+            "variables), and save the arrays with safetensors under the names of the published tensors"
+        )
+    return None
+
+
+def state_dict_in(loaded: object) -> dict[str, Tensor]:
+    """The tensors of a loaded checkpoint. Raises UnreadableCheckpoint where there are none."""
+    if isinstance(loaded, Mapping):
+        halves = {name: part for name, part in HALVES if name in loaded}
+        if len(halves) == len(HALVES):
+            return {
+                prefix + key: value for name, prefix in HALVES for key, value in state_dict_in(loaded[name]).items()
+            }
+        inner = next((loaded[name] for name in WRAPPERS if isinstance(loaded.get(name), Mapping)), None)
+        if inner is not None:
+            return state_dict_in(inner)
+        tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+        if tensors:
+            return _unwrapped(tensors)
+    raise UnreadableCheckpoint(
+        f"it holds a {type(loaded).__name__} without a state dict; looked for {', '.join(WRAPPERS)} and for tensors"
+    )
+
+
+def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    if all(name.startswith("module.") for name in tensors):
+        return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _guard(folder: Path) -> None:
+    """From here on this process opens no connection, starts no program and writes below one folder only."""
+
+    def watch(event: str, arguments: tuple) -> None:
+        if event.startswith(FORBIDDEN):
+            raise PermissionError(f"a checkpoint may not do this: {event}")
+        if event == "open" and isinstance(arguments[0], (str, bytes, os.PathLike)):
+            flags = arguments[2] if isinstance(arguments[2], int) else 0
+            writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC)
+            if writes and not Path(os.fsdecode(arguments[0])).resolve().is_relative_to(folder):
+                raise PermissionError(f"a checkpoint may not write to {os.fsdecode(arguments[0])}")
+
+    sys.addaudithook(watch)
+
+
+def _convert(source: Path, output: Path) -> None:
+    _guard(output.parent.resolve())
+    try:
+        loaded = load_file(source)
+    except Exception:
+        # Not safetensors. `weights_only` is what makes this safe; it is never switched off.
+        loaded = torch.load(source, map_location="cpu", weights_only=True)
+    tensors = {name: tensor.contiguous().clone() for name, tensor in state_dict_in(loaded).items()}
+    save_file(tensors, output)
+
+
+def main() -> int:
+    try:
+        _convert(Path(sys.argv[1]), Path(sys.argv[2]))
+    except UnreadableCheckpoint as problem:
+        print(problem, file=sys.stderr)
+        return REFUSED
+    except MemoryError:
+        print(f"it needs more than {MEMORY / 2**30:.0f} GB to be read", file=sys.stderr)
+        return REFUSED
+    except Exception as problem:
+        # torch's own message goes on to advise the unsafe way.
+        first = str(problem).split("WeightsUnpickler error: ")[-1].strip().split("\n")[0]
+        print(
+            f"it is neither safetensors nor a checkpoint of plain tensors, and more is refused, since a pickle can run "
+            f"any program: {first}\nSave the state dict alone, torch.save(model.state_dict(), …), where you trust it.",
+            file=sys.stderr,
+        )
+        return REFUSED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
