@@ -14,14 +14,21 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Mesh:
-    """A triangle mesh: vertices (v, 3) float64, faces (f, 3) int32 with indices into the vertices."""
+    """A triangle mesh: vertices (v, 3) float64, faces (f, 3) int32 with indices into the vertices.
+
+    normals: of the vertices (v, 3) float64, where a stage gives any; what changes a mesh drops them.
+    """
 
     vertices: np.ndarray
     faces: np.ndarray
+    normals: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vertices", np.ascontiguousarray(self.vertices, np.float64).reshape(-1, 3))
         object.__setattr__(self, "faces", np.ascontiguousarray(self.faces, np.int32).reshape(-1, 3))
+        if self.normals is not None:
+            normals = np.ascontiguousarray(self.normals, np.float64).reshape(self.vertices.shape)
+            object.__setattr__(self, "normals", normals)
 
     @property
     def triangles(self) -> np.ndarray:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import difflib
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -80,7 +80,9 @@ class StoreConfig(Settings):
     shared: tuple[str, ...] = ()
     """Further stores that are only read: their shapes are used, never changed."""
 
-    drop: Annotated[tuple[Annotated[str, AfterValidator(_data_stage)], ...], AfterValidator(_distinct)] = ()
+    drop: Annotated[tuple[Annotated[str, AfterValidator(_data_stage)], ...], AfterValidator(_distinct)] = (
+        "make_watertight",
+    )
     """Data stages whose files are removed once everything that reads them is done. Their digests stay, and what is
     asked for again is made again from its inputs, which takes its time."""
 
@@ -146,18 +148,23 @@ class _SdfBase(Settings):
 BoundaryConfig = create_model(
     "BoundaryConfig",
     __base__=_BoundaryBase,
-    **_same_fields("pipeline.samples.boundary", "BoundarySettings", "count", "storage"),
+    **_same_fields("pipeline.samples.boundary", "BoundarySettings", "count", "inside", "storage"),
 )
 SdfConfig = create_model(
     "SdfConfig", __base__=_SdfBase, **_same_fields("pipeline.samples.sdf", "SdfSettings", "storage")
 )
 
 
-class VoxelConfig(Settings):
+class _VoxelBase(Settings):
     """Occupancy grids over the cube [-0.5, 0.5]^3."""
 
     resolutions: Annotated[tuple[Annotated[int, Field(ge=1, le=512)], ...], AfterValidator(_distinct)] = ()
     """Cells along each edge of further grids; those that an experiment observes or trains on are made anyway."""
+
+
+VoxelConfig = create_model(
+    "VoxelConfig", __base__=_VoxelBase, **_same_fields("pipeline.samples.voxels", "VoxelSettings", "inside")
+)
 
 
 StageConfig = create_model(
@@ -191,7 +198,8 @@ class DemoSource(Settings):
 
 _shapenet = _settings("pipeline.sources.shapenet", "ShapeNetSettings")
 _directory = _settings("pipeline.sources.directory", "DirectorySettings")
-Source = Annotated[DemoSource | _shapenet | _directory, Field(discriminator="kind")]
+_prepared = _settings("pipeline.sources.prepared", "PreparedSettings")
+Source = Annotated[DemoSource | _shapenet | _directory | _prepared, Field(discriminator="kind")]
 
 
 class WeightsConfig(Settings):
@@ -239,7 +247,7 @@ def experiment_class(method: str) -> type[Settings]:
             Field(default_factory=head.InferenceSettings, description="How a shape is encoded at test time."),
         ),
         extraction=_part("pipeline.reconstruction.extract", "ExtractionSettings"),
-        sampling=_part("pipeline.evaluation.samples", "SamplingSettings"),
+        sampling=_part("pipeline.evaluation.generators", "GeneratorSettings"),
         runtime=_part("pipeline.training.loop", "RuntimeSettings"),
     )
 
@@ -384,7 +392,9 @@ def _experiments(study: Study) -> tuple[Settings, ...]:
         raise ConfigError(f"{path}: the name {twice[0]!r} is used twice; every experiment needs its own")
     if MEAN_SHAPE in names:
         raise ConfigError(f"{path}: {MEAN_SHAPE!r} is in every table already; give the block another name")
-    mean = experiment_class("mean_shape")(name=MEAN_SHAPE, method="mean_shape", extraction=_MEAN_EXTRACTION)
+    # Prepared sets hold grids of 32^3 cells and nothing to make finer ones of.
+    grid = {"model": {"resolution": 32}} if study.source.kind == "prepared" else {}
+    mean = experiment_class("mean_shape")(name=MEAN_SHAPE, method="mean_shape", extraction=_MEAN_EXTRACTION, **grid)
     return (*experiments, mean)
 
 
@@ -438,10 +448,11 @@ def expand_preset(block: Mapping[str, Any], path: str = "experiments") -> dict[s
     names = sorted(p.stem for p in PRESETS.glob("*.yaml"))
     if name not in names:
         raise ConfigError(f"{path}.preset: {name!r} is not one of {', '.join(names)}{_nearest(name, names)}")
-    presets = read_yaml(PRESETS / f"{name}.yaml").get("experiments", [])
-    if len(presets) != 1:
+    # A preset of a method that builds on another lists that one too.
+    own = [row for row in read_yaml(PRESETS / f"{name}.yaml").get("experiments", []) if row["name"] == name]
+    if not own:
         raise ConfigError(f"{path}.preset: {name!r} is a whole study; use it with --configfile")
-    return merge(presets[0], block)
+    return merge(own[0], block)
 
 
 # pydantic speaks of Python's types; a configuration has lists, and keys with values.
@@ -462,11 +473,12 @@ def _explain(error: ValidationError, model: type[Settings], prefix: str = "") ->
     """Every mistake on a line: key path, what was received, what is allowed."""
     lines = []
     for mistake in error.errors():
-        parts = [str(p) for i, p in enumerate(mistake["loc"]) if not (i == 1 and mistake["loc"][0] == "source")]
-        path = ".".join([prefix, *parts] if prefix else parts)
+        *above, last = mistake["loc"] or ("",)
+        keys, known = _keys_and_fields(model, (*above, last))
+        path = ".".join([prefix, *keys] if prefix else keys)
         if mistake["type"] == "extra_forbidden":
-            known = _fields_at(model, mistake["loc"][:-1])
-            lines.append(f"{path}: unknown key{_nearest(parts[-1], known) or '; known: ' + ', '.join(sorted(known))}")
+            known = _keys_and_fields(model, above)[1]
+            lines.append(f"{path}: unknown key{_nearest(keys[-1], known) or '; known: ' + ', '.join(sorted(known))}")
         elif not _follows(mistake):
             received = "" if mistake["type"] == "missing" else f", received {_shown.repr(mistake['input'])}"
             lines.append(f"{path}: {_words(mistake)}{received}")
@@ -488,28 +500,42 @@ _shown = reprlib.Repr()
 _shown.maxstring = _shown.maxother = 100
 
 
-_SOURCES = {"demo": DemoSource, "shapenet": _shapenet, "directory": _directory}
+def _keys_and_fields(model: Any, location: Sequence) -> tuple[list[str], list[str]]:
+    """The keys a person wrote on the way to a location, and the fields of the settings class there.
 
-
-def _fields_at(model: Any, location: tuple) -> list[str]:
-    """Names of the fields of the settings class that a location leads to; the kind of a source is part of it."""
-    if location[:1] == ("source",) and len(location) > 1:
-        model, location = _SOURCES[location[1]], location[2:]
+    Where a block comes in several kinds, pydantic's location holds the kind, which is no key.
+    """
+    keys, annotation = [], model
     for part in location:
-        if part in getattr(model, "model_fields", {}):
-            model = _inner_class(model.model_fields[part].annotation)
-    return list(getattr(model, "model_fields", {}))
+        kinds = _kinds(annotation)
+        if part in kinds:
+            annotation = kinds[part]
+            continue
+        keys.append(str(part))
+        if not isinstance(part, int):  # an index leads into what the list's annotation names
+            annotation = getattr(_settings_classes(annotation)[0], "model_fields", {}).get(part, _NoField).annotation
+    classes = _settings_classes(annotation)
+    return keys, [name for settings in classes for name in settings.model_fields]
 
 
-def _inner_class(annotation: Any) -> Any:
-    """The settings class inside an annotation such as tuple[ShardCount, ...] or X | None."""
-    if isinstance(annotation, type):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        found = _inner_class(inner)
-        if hasattr(found, "model_fields"):
-            return found
-    return None
+class _NoField:
+    """Stands where a key is unknown."""
+
+    annotation = None
+
+
+def _kinds(annotation: Any) -> dict[str, type[Settings]]:
+    """Kind → settings class of an annotation that unites several, each with its own literal `kind`."""
+    classes = _settings_classes(annotation)
+    fields = [(settings.model_fields.get("kind"), settings) for settings in classes] if len(classes) > 1 else []
+    return {kind: settings for field, settings in fields if field for kind in get_args(field.annotation)}
+
+
+def _settings_classes(annotation: Any) -> list[type[Settings]]:
+    """The settings classes inside an annotation such as tuple[ShardCount, ...], X | None or X | Y."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return [annotation]
+    return [found for inner in get_args(annotation) for found in _settings_classes(inner)]
 
 
 def _nearest(word: Any, known: list[str]) -> str:

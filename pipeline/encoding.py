@@ -1,7 +1,7 @@
 """The text of a stage's product: what its bytes are in each of the four formats.
 
 mesh  binary (safetensors), float64 vertices: any frame, any magnitude
-off   OFF text, vertices rounded to float32; the figures travel in a comment line
+off   OFF text, vertices rounded to float32, NOFF where they have normals; the figures travel in a comment line
 arrays  binary (safetensors), each array in its encoding (`pipeline.storage`)
 json  one JSON value
 
@@ -91,10 +91,15 @@ def _read_tensors(content: bytes) -> tuple[dict, dict]:
 
 def _off_text(mesh, header: dict) -> str:
     # Nine significant digits give every float32 back; one format string is many times faster than a loop.
-    vertices, faces = mesh.vertices, mesh.faces
-    lines = ("%.9g %.9g %.9g\n" * len(vertices)) % tuple(vertices.ravel().tolist())
+    vertices, faces, keyword = mesh.vertices, mesh.faces, "OFF"
+    if mesh.normals is not None:
+        import numpy as np
+
+        vertices, keyword = np.concatenate([vertices, mesh.normals], axis=1), "NOFF"
+    row = " ".join(["%.9g"] * vertices.shape[1]) + "\n"
+    lines = (row * len(vertices)) % tuple(vertices.ravel().tolist())
     corners = ("3 %d %d %d\n" * len(faces)) % tuple(faces.ravel().tolist())
-    return f"OFF\n# {HEADER_KEY} {canonical_json(header)}\n{len(vertices)} {len(faces)} 0\n{lines}{corners}"
+    return f"{keyword}\n# {HEADER_KEY} {canonical_json(header)}\n{len(vertices)} {len(faces)} 0\n{lines}{corners}"
 
 
 def _off_header(content: bytes) -> dict:
@@ -107,9 +112,10 @@ def _parse_off(content: bytes):
 
     from pipeline.arrays import Mesh
 
-    _, _, counts, body = content.split(b"\n", 3)
+    keyword, _, counts, body = content.split(b"\n", 3)
     n_vertices, n_faces = (int(n) for n in counts.split()[:2])
     numbers = np.fromstring(body, sep=" ")
-    vertices = numbers[: 3 * n_vertices].reshape(-1, 3).astype(np.float32)
-    faces = numbers[3 * n_vertices :].reshape(n_faces, 4)[:, 1:]
-    return Mesh(vertices, faces), _off_header(content)
+    columns = 6 if keyword == b"NOFF" else 3
+    rows = numbers[: columns * n_vertices].reshape(-1, columns).astype(np.float32)
+    faces = numbers[columns * n_vertices :].reshape(n_faces, 4)[:, 1:]
+    return Mesh(rows[:, :3], faces, rows[:, 3:] if columns == 6 else None), _off_header(content)

@@ -18,6 +18,7 @@ from pipeline.models.declaration import Declaration
 from pipeline.overlays import ConfigError
 from pipeline.settings import Settings
 from pipeline.sources.shapenet import archive_name
+from pipeline.sources.splits import list_files
 from pipeline.sources.taxonomy import synset_of
 
 LOCK = ROOT / "envs" / "requirements.lock"
@@ -77,6 +78,11 @@ class Plan:
     # --- source and shards
 
     @property
+    def prepared(self) -> dict[str, stages.Stage] | None:
+        """The data stages of a prepared set, which read its files; None where shapes start as meshes."""
+        return stages.PREPARED if self.study.source.kind == "prepared" else None
+
+    @property
     def categories(self) -> list[str]:
         """Folder names of the categories: synsets, or the names a directory's block gives."""
         source = self.study.source
@@ -99,9 +105,8 @@ class Plan:
         path = self.study.source.split.path
         if self.study.source.split.kind != "files":
             return ""
-        root = Path(path).expanduser()
-        found = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())
-        return fingerprint.key_of([[p.name, files.digest_of(p.read_bytes())] for p in found])
+        found = [(category, file) for file, category in list_files(Path(path).expanduser())]
+        return fingerprint.key_of([[category, file.name, files.digest_of(file.read_bytes())] for category, file in found])
 
     def shard_count(self, category: str) -> int:
         named = str if self.study.source.kind == "directory" else synset_of
@@ -125,7 +130,7 @@ class Plan:
 
     def _instances(self) -> list[str]:
         """All data stages that some experiment or the evaluation needs, in the order of the data's path."""
-        wanted = {*EVALUATION_STAGES, *(f"voxelize/{r}" for r in self.study.stages.voxelize.resolutions)}
+        wanted = {*self.evaluation_instances, *(f"voxelize/{r}" for r in self.study.stages.voxelize.resolutions)}
         for experiment in self.experiments.values():
             wanted.update(self.training_instances(experiment.name))
             wanted.update(self.observation_instances(experiment.name))
@@ -134,7 +139,7 @@ class Plan:
     @property
     def evaluation_instances(self) -> list[str]:
         """Data stages that the evaluation reads."""
-        return list(EVALUATION_STAGES)
+        return [name for name in EVALUATION_STAGES if self.prepared is None or name in self.prepared]
 
     @property
     def dropped(self) -> list[str]:
@@ -159,7 +164,11 @@ class Plan:
         return [*done, f"{self.results}/report/index.html"]
 
     def upstream(self, instance: str) -> dict[str, str]:
-        """Argument name → instance that a data stage reads."""
+        """Argument name → instance that a data stage reads; none for those that read raw files."""
+        if self.prepared is not None:
+            if instance.split("/")[0] not in self.prepared:
+                raise ConfigError(f"{instance} is made of meshes, which a prepared set has not")
+            return {}
         return stages.upstream(instance, self.stage_settings(instance))
 
     def with_upstream(self, instances: list[str]) -> list[str]:
@@ -281,7 +290,8 @@ class Plan:
             block["sigma"] = float(variant)
             del block["sigmas"]
         elif stage == "voxelize":
-            block = {"resolution": int(variant)}
+            block["resolution"] = int(variant)
+            del block["resolutions"]
         elif stage == "compute_sdf" and block["of"] is None:
             sigmas = self.study.stages.sample_boundary.sigmas
             block["of"] = ["volume", *(f"boundary-{sigma:g}" for sigma in sigmas)]
@@ -353,9 +363,9 @@ class Plan:
         return {**study, "experiments": experiments}
 
     def _data_work(self, instance: str) -> dict[str, Any]:
-        stage = stages.stage_of(instance)
+        stage = (self.prepared or stages.STAGES)[instance.split("/")[0]]
         settings = self.stage_settings(instance)
-        inputs = {"members": "list_shapes"} if stage.name == "extract_meshes" else self.upstream(instance)
+        inputs = self.upstream(instance) or {"members": "list_shapes"}
         settings.pop("of", None)  # which point sets there are shows in the inputs
         record = self._record(instance, [stage.module, ENCODING], settings, stage.libraries, random=stage.random)
         return {
@@ -399,7 +409,7 @@ class Plan:
             return self._record(name, modules, settings, GENERATION_LIBRARIES, True, stage)
         if stage == "evaluate_samples":
             settings = {"sampling": block["sampling"]}
-            return self._record(name, ["pipeline.evaluation.samples"], settings, EVALUATION_LIBRARIES, True, stage)
+            return self._record(name, ["pipeline.evaluation.generators"], settings, EVALUATION_LIBRARIES, True, stage)
         if stage == "quick_eval":
             settings.pop("extraction")
             record = self._record(
@@ -466,6 +476,9 @@ class Plan:
 
     def members(self, category: str, shard: str) -> str:
         return f"{self.results}/shapes/{self.listing}/members/{category}/{shard}.jsonl"
+
+    def sample_ledgers(self, experiment: str) -> list[str]:
+        return [f"{self.results}/samples/{experiment}/{block}.jsonl" for block in self.sample_blocks(experiment)]
 
     def test_members(self, shard: str) -> str:
         return f"{self.results}/shapes/{self.listing}/test/{shard}.jsonl"

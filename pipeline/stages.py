@@ -6,7 +6,7 @@ without variants are their own instance. This table is all a new stage needs bes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -65,6 +65,12 @@ _TABLE = (
     ),
 )
 STAGES = {stage.name: stage for stage in _TABLE}
+
+# The stages of a prepared set (`pipeline.sources.prepared`) read what others made: same names, settings and arrays.
+PREPARED = {
+    name: replace(STAGES[name], module="pipeline.exchange.prepared", libraries=("numpy", "pillow"), random=False)
+    for name in ("sample_surface", "sample_volume", "voxelize", "render_views")
+}
 
 
 def stage_of(instance: str) -> Stage:

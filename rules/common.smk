@@ -47,6 +47,8 @@ def upstream(instance):
 
     def ledgers(wildcards):
         inputs = PLAN.upstream(instance.format(**wildcards))
+        if not inputs:
+            return {"members": PLAN.members(wildcards.category, wildcards.shard)}
         return {
             name.replace(":", "_"): PLAN.ledger(i, wildcards.category, wildcards.shard) for name, i in inputs.items()
         }

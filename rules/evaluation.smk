@@ -25,6 +25,60 @@ rule evaluate_meshes:
         " --members {input.members:q} --predicted {input.predicted:q} --output {output:q} --workers {threads} --log {log:q}"
 
 
+rule evaluate_samples:
+    input:
+        checks=checked(["scale_to_off"]),
+        samples=lambda wildcards: PLAN.sample_ledgers(wildcards.experiment),
+        members=[PLAN.test_members(shard) for shard in PLAN.test_shards],
+    output:
+        f"{PLAN.results}/evaluation/samples/{{experiment}}.json",
+    log:
+        f"{LOGS}/evaluate_samples/{{experiment}}.log",
+    benchmark:
+        f"{LOGS}/evaluate_samples/{{experiment}}.tsv"
+    wildcard_constraints:
+        experiment=one_of(PLAN.generators),
+    conda:
+        GEOMETRY_ENV
+    threads: 4
+    resources:
+        mem_mb=8000,
+        runtime=480,
+    params:
+        fingerprint=fingerprint("evaluate_samples/{experiment}"),
+    shell:
+        f"python -m pipeline evaluate-samples --settings {SETTINGS}"
+        " --experiment {wildcards.experiment} --samples {input.samples:q} --members {input.members:q} --output {output:q} --workers {threads} --log {log:q}"
+
+
+rule evaluate_fields:
+    input:
+        checks=lambda wildcards: checked(PLAN.quick_instances(wildcards.experiment)),
+        members=[PLAN.test_members(shard) for shard in PLAN.test_shards],
+        checkpoint=checkpoint_of,
+    output:
+        shapes=f"{PLAN.results}/evaluation/quick/{{experiment}}.csv",
+        means=f"{PLAN.results}/evaluation/quick/{{experiment}}-means.csv",
+    log:
+        f"{LOGS}/evaluate_fields/{{experiment}}.log",
+    benchmark:
+        f"{LOGS}/evaluate_fields/{{experiment}}.tsv"
+    wildcard_constraints:
+        experiment=one_of(PLAN.quick),
+    conda:
+        TORCH_ENV
+    threads: 8
+    resources:
+        mem_mb=16000,
+        runtime=240,
+        gpu=lambda wildcards: PLAN.gpus(wildcards.experiment),
+    params:
+        fingerprint=fingerprint("quick_eval/{experiment}"),
+    shell:
+        f"python -m pipeline quick-eval --settings {SETTINGS}"
+        " --experiment {wildcards.experiment} --members {input.members:q} --checkpoint {input.checkpoint:q} --output {output.shapes:q} --means {output.means:q} --threads {threads} --log {log:q}"
+
+
 rule summarise:
     input:
         raw=expand(

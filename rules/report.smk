@@ -5,6 +5,7 @@ rule make_report:
     input:
         summary=rules.summarise.output,
         checks=checked(PLAN.instances),
+        samples=expand(f"{PLAN.results}/evaluation/samples/{{experiment}}.json", experiment=PLAN.generators),
         histories=expand(f"{PLAN.results}/training/{{experiment}}/history.csv", experiment=PLAN.trained),
     output:
         report(
@@ -94,6 +95,11 @@ rule generate_all:
             experiment=PLAN.reconstructing,
             shard=PLAN.test_shards,
         ),
+
+
+rule quick_eval:
+    input:
+        expand(f"{PLAN.results}/evaluation/quick/{{experiment}}.csv", experiment=PLAN.quick),
 
 
 rule report_all:

@@ -34,7 +34,8 @@ SCHEMA = ROOT / "resources" / "schema" / "workflow_config.schema.json"
 OWN_MESHES = {"source": {"kind": "directory", "path": "my meshes"}}
 PRESET_FILES = sorted(PRESETS.glob("*.yaml"), key=lambda path: path.stem)
 STUDIES = [path for path in PRESET_FILES if "source" in read_yaml(path)]
-PRESETS_OF_METHODS = [path for path in PRESET_FILES if path not in STUDIES]
+DATA_ONLY = [path for path in PRESET_FILES if "experiments" not in read_yaml(path)]
+PRESETS_OF_METHODS = [path for path in PRESET_FILES if path not in (*STUDIES, *DATA_ONLY)]
 
 
 def names_of(paths: list[Path]) -> list[str]:
@@ -121,7 +122,8 @@ WRONG = {
     "stages.make_watertight.resolution: input should be less than or equal to 1024, received 2000": stage(
         "make_watertight", resolution=2000
     ),
-    "stages.make_watertight.chain.1: input should be 'keep', 'shell', 'thick_shell' or 'alpha_wrap', received 'kep'": (
+    "stages.make_watertight.chain.1: input should be 'keep', 'union', 'shell', 'thick_shell', 'alpha_wrap' or 'fusion', "
+    "received 'kep'": (
         stage("make_watertight", chain=["shell", "kep"])
     ),
     "stages.make_watertight.chain: input should be a list of at least 1, received []": stage(
@@ -151,7 +153,7 @@ WRONG = {
     },
     "store.shared: input should be a list, received '/somewhere'": {"store": {"shared": "/somewhere"}},
     "stages: input should be keys and values, received None": {"stages": None},
-    "source: kind should be one of 'demo', 'shapenet', 'directory', received {'kind': 'folder'}": {
+    "source: kind should be one of 'demo', 'shapenet', 'directory', 'prepared', received {'kind': 'folder'}": {
         "source": {"kind": "folder"}
     },
     "source.split.kind: input should be 'hash' or 'files', received 'hsh'": directory(split={"kind": "hsh"}),
@@ -165,7 +167,8 @@ WRONG = {
     "demo.categories.1: input should be 'chair', 'table' or 'airplane', received 'sofa'": {
         "demo": {"categories": ["chair", "sofa"]}
     },
-    "evaluation.profiles.0: input should be 'onet' or 'convonet', received 'onett'": {
+    "evaluation.profiles.0: input should be 'onet', 'convonet', 'ifnet', 'air-ifnet', 'air-onet', 'air-human', 'deepsdf', "
+    "'imnet', 'neuralpull' or 'nmf', received 'onett'": {
         "evaluation": {"profiles": ["onett"]}
     },
     "dataset: string should match pattern '^[A-Za-z0-9][A-Za-z0-9._+-]*$', received '../up'": {"dataset": "../up"},
@@ -387,7 +390,7 @@ def everything(config: dict) -> dict:
 @pytest.mark.parametrize("path", PRESET_FILES, ids=names_of(PRESET_FILES))
 def test_a_preset_over_the_default_is_valid_and_compares_what_it_lists(path):
     preset = read_yaml(path)
-    listed = [block["name"] for block in preset["experiments"]]
+    listed = [block["name"] for block in preset.get("experiments", default()["demo"]["experiments"])]
     plan = Plan(*load_study(default(preset)))
     assert list(plan.experiments) == [*listed, MEAN_SHAPE]
     assert all(plan.fingerprint(name) for name in plan.works())
@@ -395,8 +398,10 @@ def test_a_preset_over_the_default_is_valid_and_compares_what_it_lists(path):
 
 @pytest.mark.parametrize("path", PRESETS_OF_METHODS, ids=names_of(PRESETS_OF_METHODS))
 def test_the_preset_of_a_method_bears_its_name(path):
-    (block,) = read_yaml(path)["experiments"]
+    """The others that it may list are those that it builds on."""
+    *others, block = read_yaml(path)["experiments"]
     assert block["name"] == path.stem
+    assert [other["name"] for other in others] == [block[key] for key in ("parent",) if key in block]
 
 
 def test_a_study_names_presets_that_exist():
@@ -405,7 +410,7 @@ def test_a_study_names_presets_that_exist():
             assert block["preset"] in names_of(PRESETS_OF_METHODS)
 
 
-OVERLAYS = {path.stem: [read_yaml(path), OWN_MESHES] for path in PRESETS_OF_METHODS}
+OVERLAYS = {path.stem: [read_yaml(path), OWN_MESHES] for path in (*PRESETS_OF_METHODS, *DATA_ONLY)}
 OVERLAYS |= {path.stem: [read_yaml(path)] for path in STUDIES}
 OVERLAYS["a directory"] = [OWN_MESHES]
 

@@ -121,7 +121,8 @@ IMPORTED_AS = {
     "igl": "libigl",
     "lightning_fabric": "lightning-fabric",
 }
-NOT_DECIDING = {"pydantic", "safetensors", "PIL"}  # PIL packs views without loss
+# PIL packs views without loss; the services only see what a training writes anyway.
+NOT_DECIDING = {"pydantic", "safetensors", "PIL", "wandb", "comet_ml"}
 
 
 PINNED = {stage.name: ([stage.module], stage.libraries) for stage in stages.STAGES.values()}

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 
 from pipeline import storage
-from pipeline.storage import bits_encoding, decode, encode, points_encoding, rounded
+from pipeline.storage import bits_encoding, decode, encode, png_encoding, points_encoding, rounded
 from pipeline.storage_settings import StorageSettings
 
 BOUNDS = (1 / 64, 0.5, 0.5625, 1.0, 37.25)
@@ -189,3 +189,30 @@ def test_heads_of_the_sampling_stages_load_no_numpy():
     )
     root = storage.__file__.rsplit("/pipeline/", 1)[0]
     subprocess.run([sys.executable, "-c", script], check=True, cwd=root)
+
+
+# --- pictures
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4, 4), (2, 6, 7, 3), (1, 4, 4, 1)])
+def test_pictures_come_back_bit_for_bit(shape):
+    pictures = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    encoding = png_encoding(pictures)
+    stored = encode(pictures, encoding)
+    assert stored.dtype == np.uint8
+    assert stored[:4].tobytes() == b"\x89PNG"
+    np.testing.assert_array_equal(decode(stored, encoding), pictures)
+
+
+@pytest.mark.parametrize(
+    "pictures", [np.zeros((2, 4, 4, 4)), np.zeros((2, 4, 4, 2), np.uint8), np.zeros((4, 4, 4), np.uint8)]
+)
+def test_what_is_no_picture_is_refused(pictures):
+    with pytest.raises(ValueError, match="uint8 pictures"):
+        encode(pictures, png_encoding(pictures))
+
+
+def test_a_png_of_another_size_is_refused():
+    stored = encode(np.zeros((2, 4, 4, 4), np.uint8), ("png", [2, 4, 4, 4]))
+    with pytest.raises(ValueError, match="holds a picture of size"):
+        decode(stored, ("png", [2, 4, 8, 4]))

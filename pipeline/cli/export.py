@@ -95,7 +95,7 @@ class Finished:
         from pipeline.shape_arrays import shape_arrays
 
         rows = {i: table[name] for i, table in self._tables.items() if table[name][0].accepted}
-        values = {instance: read_value(row, path, self._store) for instance, (row, path) in rows.items()}
+        values = {instance: read_value(row, path, self._store).value for instance, (row, path) in rows.items()}
         mesh = values.pop("scale_to_off")
         frame = rows["scale_to_off"][0].figures
         category, _, shape = name.partition("/")

@@ -20,16 +20,20 @@ JOBS = {
     "sample-shapes": "draw new shapes from a generator",
     "evaluate-samples": "compare drawn shapes with the test shapes",
     "evaluate-meshes": "measure reconstructed shapes",
+    "quick-eval": "evaluate the fields of one experiment without meshes",
     "summarise": "join the measurements into tables",
     "drop-products": "remove the files of a data stage that everything has read",
     "make-report": "write the report",
     "record-provenance": "write the RO-Crate of the results",
 }
 HELPERS = {
+    "eval": "compare meshes with their references, two files or two folders",
     "shape": "list every file of one shape",
     "plan": "show what the study consists of",
     "store": "verify, clean or repair the store",
+    "statistics": "write every figure of every shape into one table, and show their ranges",
     "export": "write finished shapes in the formats of the original repositories",
+    "import-weights": "convert an original checkpoint, safely",
     "schema": "write the JSON schema of the configuration",
 }
 

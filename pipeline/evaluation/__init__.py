@@ -3,4 +3,8 @@ def __getattr__(name: str):
         from pipeline.evaluation.pair import evaluate_pair
 
         return evaluate_pair
+    if name == "manifoldness":
+        from pipeline.evaluation.manifold import manifoldness
+
+        return manifoldness
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from pipeline.arrays import Mesh
-from pipeline.evaluation.inside import contains
-from pipeline.evaluation.profiles import Protocol, profile_named
+from pipeline.evaluation.measure import Reference
+from pipeline.evaluation.occupancy import inside_many
+from pipeline.evaluation.profiles import Profile, VolumeProtocol, profile_named
 from pipeline.evaluation.shape import EvaluationSettings, evaluate, fault_of
-from pipeline.geometry.sampling import points_on_surface
-from pipeline.seeds import rng_for
+from pipeline.seeds import stream_seed
 
 Samples = Mapping[str, np.ndarray] | tuple[np.ndarray, np.ndarray]
+
+QUICK = EvaluationSettings(mesh_distance_points=0, mesh_quality=False)
+DETAILED = EvaluationSettings()
 
 
 def evaluate_pair(
@@ -24,6 +28,7 @@ def evaluate_pair(
     seed: int = 0,
     reference_samples: Samples | None = None,
     query_points: Samples | np.ndarray | None = None,
+    details: bool = False,
 ) -> dict[str, Any]:
     """Compare a predicted mesh with a reference; both trimesh meshes, or anything with vertices and faces.
 
@@ -31,42 +36,59 @@ def evaluate_pair(
     around the origin. predicted may be None. reference_samples: the reference's points and normals as a pair or under
     the keys "points" and "normals", in place of fresh ones. query_points: points for the IoU (n, 3), labelled by the
     reference, or points and labels as a pair or under "points" and "occupancies"; else fresh ones, uniform in the
-    profile's cube. The reference mesh may be None where both are given with labels.
+    profile's cube. The reference mesh may be None where both are given with labels. details: measure as well the
+    distances to the meshes themselves (accuracy_mesh, completeness_mesh) and the mesh's quality (predicted_components,
+    predicted_euler_characteristic, predicted_self_intersections, ...), which cost more time than all the rest.
 
     Returns raw values: iou chamfer_l1 chamfer_l2 accuracy completeness accuracy2 completeness2 normal_consistency
-    f_0.005 ... status reason; NaN where undefined (`shape.evaluate`). Equal arguments give equal values. Raises
-    ValueError for a profile that does not exist and a reference that cannot be measured.
+    f_0.005 ... status reason; NaN where undefined (`shape.evaluate`); and under printed_<name> what the profile's paper
+    prints. Equal arguments give equal values. Raises ValueError for a profile that does not exist and a reference that
+    cannot be measured.
     """
-    protocol = profile_named(profile).protocol
-    settings = EvaluationSettings(profiles=(profile,), samples=protocol.predicted_samples)
-    reference = _mesh(reference)
-    surface = _surface(reference, reference_samples, protocol, seed)
-    volume = _volume(reference, query_points, protocol, seed)
-    return evaluate(_mesh(predicted), surface, volume, settings, rng_for(seed, "evaluate_pair", "predicted"))
+    described = _with_sources(profile_named(profile), reference_samples is not None, query_points is not None)
+    reference = _reference(_mesh(reference), described, reference_samples, query_points)
+    settings, root = DETAILED if details else QUICK, stream_seed(seed, "evaluate_pair")
+    return evaluate(_mesh(predicted), reference, {profile: described}, settings, root)[profile]
+
+
+def evaluate_profiles(
+    predicted: Any, reference: Any, profiles: Sequence[str], seed: int = 0, details: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Profile → what `evaluate_pair` gives for it, with all that the profiles share measured once."""
+    described = {name: _with_sources(profile_named(name), False, False) for name in profiles}
+    measured = Reference(_measurable(_mesh(reference)))
+    settings = DETAILED if details else QUICK
+    return evaluate(_mesh(predicted), measured, described, settings, stream_seed(seed, "evaluate_pair"))
+
+
+def _with_sources(profile: Profile, surface_given: bool, volume_given: bool) -> Profile:
+    """What is given counts as stored; what a profile takes from stored samples is else drawn afresh."""
+    source = "stored" if surface_given else "fresh"
+    profile = replace(profile, surface=replace(profile.surface, reference_source=source))
+    volume = profile.volume
+    if volume_given:
+        volume = replace(volume or VolumeProtocol(), source="stored")
+    elif volume is not None and volume.source == "stored":
+        volume = replace(volume, source="fresh")
+    return replace(profile, volume=volume)
+
+
+def _reference(mesh: Mesh | None, profile: Profile, surface: Samples | None, volume: Any) -> Reference:
+    if surface is None or (volume is None and profile.volume is not None):
+        mesh = _measurable(mesh)
+    given = None if surface is None else _named(surface, "points", "normals")
+    return Reference(mesh, given, None if volume is None else _labelled(mesh, volume, profile.volume))
+
+
+def _labelled(mesh: Mesh | None, volume: Any, protocol: VolumeProtocol) -> dict[str, np.ndarray]:
+    if isinstance(volume, (Mapping, tuple)):
+        return _named(volume, "points", "occupancies")
+    points = np.asarray(volume)
+    return {"points": points, "occupancies": inside_many(_measurable(mesh), points, protocol.inside_test)}
 
 
 def _mesh(mesh: Any) -> Mesh | None:
     return None if mesh is None else Mesh(mesh.vertices, mesh.faces)
-
-
-def _surface(reference: Mesh | None, given: Samples | None, protocol: Protocol, seed: int) -> dict[str, np.ndarray]:
-    if given is not None:
-        return _named(given, "points", "normals")
-    rng = rng_for(seed, "evaluate_pair", "reference")
-    points, normals = points_on_surface(_measurable(reference), protocol.reference_samples, rng)
-    return {"points": points, "normals": normals}
-
-
-def _volume(
-    reference: Mesh | None, given: Samples | np.ndarray | None, protocol: Protocol, seed: int
-) -> dict[str, np.ndarray]:
-    if isinstance(given, (Mapping, tuple)):
-        return _named(given, "points", "occupancies")
-    if given is None:
-        rng = rng_for(seed, "evaluate_pair", "volume")
-        given = (rng.random((protocol.iou_points, 3)) - 0.5) * protocol.iou_box
-    points = np.asarray(given)
-    return {"points": points, "occupancies": contains(_measurable(reference), points, method=protocol.inside_test)}
 
 
 def _measurable(reference: Mesh | None) -> Mesh:

@@ -1,8 +1,8 @@
-"""Evaluation of one reconstructed mesh: a flat row of raw values, and the reason where there are none."""
+"""Evaluation of one reconstructed mesh: a row of raw values per profile, and the reason where there are none."""
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from pipeline.evaluation.profiles import ProfileName
 from pipeline.settings import Settings
@@ -12,76 +12,97 @@ class EvaluationSettings(Settings):
     """How reconstructed meshes are compared with their references."""
 
     profiles: tuple[ProfileName, ...] = Field(("onet", "convonet"), min_length=1)
-    """Whose protocols and tables. Profiles listed together must take their values in one way, as these two do."""
+    """Whose protocols and tables; what they share is measured once."""
 
-    samples: PositiveInt = 100_000
-    """Points drawn on each predicted mesh. The profiles ask for 100,000; with n points on a surface of area A even a
-    perfect mesh is at a distance of about 0.5 sqrt(A / n), so results at other counts do not compare."""
+    samples: PositiveInt | None = None
+    """At most so many points of each kind (on either surface, for the IoU) per shape; null: as many as each profile
+    asks for. With n points on a surface of area A even a perfect mesh is at a distance of about 0.5 sqrt(A / n), so
+    results at other counts do not compare."""
+
+    mesh_distance_points: NonNegativeInt = 10_000
+    """Samples of each side whose distances to the other mesh itself are taken (accuracy_mesh, completeness_mesh),
+    which have no such floor; 0: none."""
+
+    mesh_quality: bool = True
+    """Whether components, Euler characteristic, boundary and non-manifold edges and vertices, folds and
+    self-intersections of the prediction are counted."""
 
 
 import math
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
 from pipeline.arrays import Mesh, Product
-from pipeline.evaluation.inside import contains
-from pipeline.evaluation.metrics import METRICS, compare_surfaces, volume_iou
-from pipeline.evaluation.profiles import Protocol, shared_protocol
+from pipeline.evaluation.measure import UNDEFINED, Arrays, Measurement, Reference, Row
+from pipeline.evaluation.metrics import GENERAL
+from pipeline.evaluation.profiles import Profile, profile_named
 from pipeline.geometry.clean import merged, without_unused_vertices
 from pipeline.geometry.measures import area
 from pipeline.geometry.measures import volume as enclosed_volume
 from pipeline.geometry.quality import is_watertight
-from pipeline.geometry.sampling import points_on_surface
 
-Row = dict[str, Any]
-
-UNDEFINED = float("nan")
+QUALITY = (
+    *("components", "euler_characteristic", "boundary_edges", "nonmanifold_edges", "nonmanifold_vertices"),
+    *("nonmanifold_faces", "self_intersections"),
+)
+"""Of `manifold.manifoldness`; in the row with "predicted_" before them."""
 
 
 def evaluate_mesh(
     predicted: Mesh | None,
-    surface: dict[str, np.ndarray],
-    volume: dict[str, np.ndarray] | None,
+    reference: Mesh | None,
+    surface: Arrays,
+    volume: Arrays | None,
     settings: EvaluationSettings,
     rng: np.random.Generator,
 ) -> Product:
-    """Compare a predicted mesh with samples of its reference, all in the canonical frame.
+    """Compare a predicted mesh with its reference, all in the canonical frame.
 
-    predicted: None where there is no mesh. surface: "points" (n, 3), "normals" (n, 3). volume: "points" (m, 3),
-    "occupancies" (m,), or None where the reference has no inside.
-    The value is the row of `evaluate` with None for what is undefined, as JSON has it.
+    predicted: None where there is no mesh. reference: the mesh that fresh samples and labels come from; None where
+    there is none. surface: "points" (n, 3), "normals" (n, 3). volume: "points" (m, 3), "occupancies" (m,), or None
+    where the reference has no inside.
+    The value is {"profiles": {name: row of `evaluate`}} with None for what is undefined, as JSON has it.
     """
-    row = evaluate(predicted, surface, volume, settings, rng)
-    undefined = {key: None for key, value in row.items() if isinstance(value, float) and math.isnan(value)}
-    return Product({**row, **undefined}, figures={"evaluated": row["status"]})
+    profiles = {name: profile_named(name) for name in settings.profiles}
+    seed = int(rng.integers(2**63))
+    rows = evaluate(predicted, Reference(reference, surface, volume), profiles, settings, seed)
+    return Product(
+        {"profiles": {name: _as_json(row) for name, row in rows.items()}},
+        figures={"evaluated": next(iter(rows.values()))["status"]},
+    )
 
 
 def evaluate(
     predicted: Mesh | None,
-    surface: dict[str, np.ndarray],
-    volume: dict[str, np.ndarray] | None,
+    reference: Reference,
+    profiles: Mapping[str, Profile],
     settings: EvaluationSettings,
-    rng: np.random.Generator,
-) -> Row:
-    """The row of one shape: the metrics of METRICS, facts about the prediction, status and reason.
+    seed: int,
+) -> dict[str, Row]:
+    """Profile → the row of one shape: its metrics, facts about the prediction, status and reason.
 
     status: "ok" where the metrics are defined; "missing" (no mesh), "empty" (no surface) or "invalid" (vertices that
     are not finite, faces that name no vertex) where all are NaN. reason: why, and for "ok" what is wrong none the less:
-    a mesh that is open or inside out is measured as it is, by parity and lines as normals, and says so.
-    iou is NaN where the reference has no volume, which reference_has_volume tells apart from failures.
+    a mesh that is open or inside out is measured as it is, by the profile's inside test and lines as normals, and says
+    so. iou is NaN where the reference has no volume, which reference_has_volume tells apart from failures; that is None
+    where the profile has no IoU. settings.profiles is not looked at.
     """
-    protocol = shared_protocol(settings.profiles)
-    row = _blank_row(surface, volume)
     status, reason = fault_of(predicted)
     if status != "ok":
-        return {**row, "status": status, "reason": reason}
-    mesh = without_unused_vertices(predicted)
-    points, normals = points_on_surface(mesh, settings.samples, rng)
-    row |= compare_surfaces(points, normals, surface["points"], surface["normals"])
-    row["iou"] = _iou(mesh, volume, protocol)
-    row |= _facts(mesh, settings)
-    return {**row, "reason": _remarks(row)}
+        asked = Measurement(Mesh(np.zeros((0, 3)), np.zeros((0, 3))), reference, seed, settings.samples)
+        return {name: _failed_row(status, reason, profile, asked) for name, profile in profiles.items()}
+    measurement = Measurement(predicted, reference, seed, settings.samples)
+    facts = _facts(measurement, settings)
+    rows = {}
+    for name, profile in profiles.items():
+        values = measurement.values(profile, settings.mesh_distance_points)
+        rows[name] = {"status": "ok", "reason": _remarks(facts, profile), **values, **facts}
+    return rows
+
+
+def _as_json(row: Row) -> Row:
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
 
 
 def fault_of(mesh: Mesh | None) -> tuple[str, str]:
@@ -92,10 +113,11 @@ def fault_of(mesh: Mesh | None) -> tuple[str, str]:
         return "empty", f"the mesh has {len(mesh.vertices)} vertices and no faces"
     if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
         return "invalid", f"faces name vertices up to {mesh.faces.max()}, the mesh has {len(mesh.vertices)}"
-    used = np.unique(mesh.faces)
-    broken = ~np.isfinite(mesh.vertices[used]).all(axis=1)
+    used = np.zeros(len(mesh.vertices), bool)
+    used[mesh.faces.reshape(-1)] = True
+    broken = ~np.isfinite(mesh.vertices).all(axis=1) & used
     if broken.any():
-        return "invalid", f"{broken.sum()} of {len(used)} vertices are not finite"
+        return "invalid", f"{broken.sum()} of {used.sum()} vertices are not finite"
     with np.errstate(over="ignore", invalid="ignore"):
         total = area(mesh)
     if not np.isfinite(total):
@@ -103,39 +125,40 @@ def fault_of(mesh: Mesh | None) -> tuple[str, str]:
     return ("ok", "") if total > 0 else ("empty", f"all {len(mesh.faces)} faces have zero area")
 
 
-def _blank_row(surface: dict[str, np.ndarray], volume: dict[str, np.ndarray] | None) -> Row:
+def _failed_row(status: str, reason: str, profile: Profile, asked: Measurement) -> Row:
+    """Nothing was measured, but whether the reference has a volume is known: it decides what a failure costs."""
+    known = asked.labels(profile.volume, profile.frame) if profile.volume else None
     return {
-        "status": "ok",
-        "reason": "",
-        **dict.fromkeys(METRICS, UNDEFINED),
+        "status": status,
+        "reason": reason,
+        **dict.fromkeys((*GENERAL, *profile.metrics), UNDEFINED),
+        **dict.fromkeys((f"printed_{name}" for name in profile.printed), UNDEFINED),
+        "iou_points": 0 if known is None else len(known[0]),
+        "reference_has_volume": None if profile.volume is None else known is not None and bool(known[1].any()),
+        "predicted_samples": 0,
+        "reference_samples": len(asked.reference_samples(profile.surface).points),
         "predicted_watertight": None,
         "predicted_faces": 0,
         "predicted_volume": UNDEFINED,
-        "predicted_samples": 0,
-        "reference_samples": len(surface["points"]),
-        "reference_has_volume": volume is not None and bool(np.any(volume["occupancies"])),
-        "iou_points": 0 if volume is None else len(volume["points"]),
     }
 
 
-def _iou(mesh: Mesh, volume: dict[str, np.ndarray] | None, protocol: Protocol) -> float:
-    if volume is None:
-        return UNDEFINED
-    inside = contains(mesh, volume["points"], method=protocol.inside_test)
-    return volume_iou(inside, volume["occupancies"])
-
-
-def _facts(mesh: Mesh, settings: EvaluationSettings) -> Row:
-    return {
+def _facts(measurement: Measurement, settings: EvaluationSettings) -> Row:
+    mesh = measurement.predicted
+    facts = {
         # Merging can pinch a closed mesh of marching cubes; it is only needed where faces do not share vertices.
         "predicted_watertight": is_watertight(mesh) or is_watertight(merged(mesh)),
         "predicted_faces": len(mesh.faces),
         "predicted_volume": enclosed_volume(mesh),
-        "predicted_samples": settings.samples,
     }
+    if settings.mesh_quality:
+        facts |= {f"predicted_{key}": measurement.manifoldness[key] for key in QUALITY}
+    return facts
 
 
-def _remarks(row: Row) -> str:
-    if not row["predicted_watertight"]:
-        return "the mesh is not watertight; IoU is by ray parity"
-    return "the mesh is inside out" if row["predicted_volume"] < 0 else ""
+def _remarks(facts: Row, profile: Profile) -> str:
+    if not facts["predicted_watertight"]:
+        tests = {"parity": "ray parity", "waterproof": "implicit waterproofing"}
+        how = f"; IoU is by {tests[profile.volume.inside_test]}" if profile.volume else ""
+        return f"the mesh is not watertight{how}"
+    return "the mesh is inside out" if facts["predicted_volume"] < 0 else ""

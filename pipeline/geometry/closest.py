@@ -50,10 +50,24 @@ class Scene:
         """The nearest point of the surface for each query, (n, 3) float32."""
         return self._ask(points, lambda q: self._scene.compute_closest_points(q, nthreads=1)["points"])
 
+    def closest_normals(self, points: np.ndarray) -> np.ndarray:
+        """Unit normal of the nearest face for each query, (n, 3) float32."""
+        return self._ask(points, lambda q: self._scene.compute_closest_points(q, nthreads=1)["primitive_normals"])
+
     def blocked(self, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """Whether the ray from each origin (n, 3) along its direction (n, 3) meets the surface, (n,) bool."""
         rays = np.concatenate([origins, directions], axis=1).astype(np.float32)
         return self._scene.test_occlusions(self._tensor(rays), nthreads=1).numpy()
+
+    def first_hits(self, origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where rays from origins (n, 3) along directions (n, 3) first meet the surface, and on which side of it.
+
+        Gives the distances (n,) float32 in lengths of the direction, inf where a ray meets nothing, and the unit
+        normals (n, 3) float32 of the faces hit, zero where there is none.
+        """
+        rays = np.concatenate([origins, directions], axis=1).astype(np.float32)
+        hits = self._scene.cast_rays(self._tensor(rays), nthreads=1)
+        return hits["t_hit"].numpy(), hits["primitive_normals"].numpy()
 
     def _ask(self, points: np.ndarray, query) -> np.ndarray:
         points = np.ascontiguousarray(points, np.float32).reshape(-1, 3)

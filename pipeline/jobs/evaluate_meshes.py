@@ -10,7 +10,7 @@ from pipeline.jobs.arrays import read_tables
 from pipeline.jobs.context import open_context
 from pipeline.jobs.run_shard import write_ledger
 
-ARGUMENTS = {"surface": "sample_surface", "volume": "sample_volume"}
+ARGUMENTS = {"reference": "scale_to_off", "surface": "sample_surface", "volume": "sample_volume"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -48,15 +48,17 @@ def run(arguments: argparse.Namespace) -> None:
 def _gather(context: Context, layout: Layout, settings) -> Any:
     import pandas as pd
 
-    from pipeline.evaluation.metrics import METRICS
     from pipeline.evaluation.profiles import PROFILES
     from pipeline.report import tables
     from pipeline.report.page import ReportData
+    from pipeline.report.published import read_published
     from pipeline.sources.taxonomy import name_of
 
     folder, config = layout.results / "evaluation", context.work.settings
-    text = {"category": str, "id": str, "method": str, "reason": str, "status": str}
+    profiles = config["evaluation"]["profiles"]
+    text = {name: str for name in ("category", "id", "method", "profile", "reason", "status")}
     rows = pd.read_csv(folder / "shapes.csv", dtype=text).fillna({"reason": ""})
+    shown = tables.rows_of_one_profile(rows, profiles)
     rejections = [(r.stage, *r.shape.split("/", 1), r.reason) for r in layout.rejections()]
     return ReportData(
         study=context.runtime["dataset"],
@@ -65,12 +67,12 @@ def _gather(context: Context, layout: Layout, settings) -> Any:
         categories=pd.read_csv(folder / "categories.csv", dtype=text),
         rejected=pd.DataFrame(rejections, columns=["stage", "category", "id", "reason"]),
         cost=pd.DataFrame(stage_costs(layout), columns=["stage", "shapes", "seconds", "peak_mb"]),
-        gallery=_gallery(context, layout, tables.select_gallery(rows, settings.gallery)),
+        gallery=_gallery(context, layout, tables.select_gallery(shown, settings.gallery)),
         curves={name: _history(layout, name) for name in layout.trained},
         configuration=yaml_text(config),
         environment=environment(),
-        profiles={name: PROFILES[name] for name in config["evaluation"]["profiles"]},
-        metrics=METRICS,
+        profiles={name: PROFILES[name] for name in profiles},
+        published=read_published(RESOURCES),
         methods=layout.experiments,
         category_names={category: name_of(category) for category, _ in layout.shards},
         notes=([NO_TEST_SHAPES] if rows.empty else []) + _notes(layout),

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> None:
     context = open_context(arguments.settings)
     work = context.work
     paths = {name: [str(path)] for name, path in zip(work.upstream, arguments.inputs, strict=True)}
-    if work.stage == "extract_meshes":
+    if work.reads_source:
         shapes = {m["shape"]: m for path in paths["members"] for m in files.read_lines(Path(path))}
     else:
         shapes = inputs_of(paths)

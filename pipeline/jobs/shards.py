@@ -107,9 +107,9 @@ def settled(work: Work, shape: str, inputs: Any, store: Store, limits: Limits) -
     """The row of a shape that needs no work, and its key: rejected before, or in the store already."""
     from pipeline.arrays import Rejected
 
-    if work.stage == "extract_meshes":
+    if work.reads_source:
         try:
-            digests = _digests(source_values(inputs))
+            digests = _digests(source_values(inputs, work.stage))
         except Rejected as reason:
             return Row(shape, "rejected", reason=str(reason), stage=work.instance), ""
     else:
@@ -182,8 +182,9 @@ class _Pool:
             return future.result()
         except TimeoutError:
             reason = f"took longer than the limit of {self._limits.seconds:g} s {LIMIT_MARK}seconds)"
-        except MemoryError:
-            reason = f"needs more than the limit of {self._limits.memory_mb} MB of memory {LIMIT_MARK}memory_mb)"
+        except MemoryError as error:
+            why = f": {error}" if str(error) else ""
+            reason = f"needs more than the limit of {self._limits.memory_mb} MB of memory{why} {LIMIT_MARK}memory_mb)"
         except ProcessExpired as death:
             deaths[shape] = deaths.get(shape, 0) + 1
             if deaths[shape] < DEATHS_ALLOWED or stop.signal:
@@ -225,8 +226,8 @@ def work_on(shape: str, key: str, inputs: Any) -> tuple[Row, dict[str, float]]:
     """Make one shape in a worker: read its inputs, compute, store. Gives its row and what it cost."""
     work, store = _WORKER["work"], _WORKER["store"]
     start, cpu = time.perf_counter(), time.process_time()
-    if work.stage == "extract_meshes":
-        values = source_values(inputs)
+    if work.reads_source:
+        values = source_values(inputs, work.stage)
         if work.key(shape, _digests(values)) != key:
             raise SourceError(f"{shape}: its file was changed while this job ran; type the same command again")
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ def run(arguments: argparse.Namespace) -> None:
     from pipeline.evaluation import summary
 
     context = open_context(arguments.settings)
-    wide = summary.wide_table(row for path in arguments.raw for row in measured(path, context))
     profiles = context.work.settings["evaluation"]["profiles"]
+    wide = summary.wide_table(row for path in arguments.raw for row in measured(path, context, profiles))
     tables = {
         "shapes.csv": wide,
         "metrics.csv": summary.long_table(wide, profiles),
@@ -44,14 +45,16 @@ def run(arguments: argparse.Namespace) -> None:
         LOG.warning(NO_TEST_SHAPES)
 
 
-def measured(path: Path, context: Context) -> list[dict[str, Any]]:
+def measured(path: Path, context: Context, profiles: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of one method and test shard. Shapes rejected as data have no reference and are no row."""
+    from pipeline.evaluation.summary import missing_rows, profile_rows
+
     method, rows = path.parent.name, []
     for shape, row in sorted(ledger.read(path).rows.items()):
         category, _, identifier = shape.partition("/")
         labels = {"method": method, "category": category, "id": identifier, "split": "test"}
         if row.accepted:
-            rows.append({**read_value(row, str(path), context.store).value, **labels})
+            rows += profile_rows(labels, read_value(row, str(path), context.store).value)
         elif row.stage.split("/")[0] in ("generate_meshes", "evaluate_meshes"):
-            rows.append({"status": "missing", "reason": row.reason, **labels})
+            rows += missing_rows(labels, profiles, row.reason)
     return rows

@@ -36,6 +36,8 @@ class Work:
 
     instance: its name in ledgers and seeds; of an experiment the stage alone, so that its name decides nothing.
     upstream: the names of its inputs, in the order the rule gives them. file: where all this stands.
+    by_category: settings that differ for the shapes of some categories. They are in the keys of those shapes and not
+    in the fingerprint, so that changing one category's makes only its shapes again.
     """
 
     instance: str
@@ -53,15 +55,29 @@ class Work:
     upstream: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     layout: Mapping[str, Any] = field(default_factory=dict)
+    by_category: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def stage(self) -> str:
         return self.instance.split("/")[0]
 
+    @property
+    def reads_source(self) -> bool:
+        """It reads raw files, not what other stages made."""
+        return "members" in self.upstream
+
     def key(self, shape: str, digests: Mapping[str, Any]) -> str:
         """The key of one shape: fingerprint, content of its inputs and, for random stages, its stream."""
         stream = [self.seed, self.instance, shape] if self.random else None
-        return key_of("shape", self.fingerprint, digests, stream)
+        own = self._own_settings(shape)
+        return key_of("shape", self.fingerprint, digests, stream, *([own] if own else []))
+
+    def settings_of(self, shape: str) -> dict[str, Any]:
+        """The settings of one shape, its category's laid over those of all."""
+        return {**self.settings, **self._own_settings(shape)}
+
+    def _own_settings(self, shape: str) -> Mapping[str, Any]:
+        return self.by_category.get(shape.partition("/")[0], {})
 
 
 def read_work(path: Path, same_code: bool = True) -> Work:
@@ -112,7 +128,7 @@ def compute(work: Work, shape: str, values: Mapping[str, Any]):
     """Call the stage's function on the values of its inputs. Raises whatever the function raises."""
     module = importlib.import_module(work.module)
     settings_class: type[Settings] = getattr(module, work.settings_class)
-    arguments = dict(_grouped(values), settings=settings_class(**work.settings))
+    arguments = dict(_grouped(values), settings=settings_class(**work.settings_of(shape)))
     if work.random:
         arguments["rng"] = seeds.rng_for(work.seed, work.instance, shape)
     return getattr(module, work.function)(**arguments)
@@ -250,8 +266,8 @@ def _computed_again(work: Work, row: ledger.Row, inputs: Mapping[str, list[str]]
     from pipeline.arrays import Rejected
 
     try:
-        if work.stage == "extract_meshes":
-            values = source_values(find_member(inputs["members"], row.shape))
+        if work.reads_source:
+            values = source_values(find_member(inputs["members"], row.shape), work.stage)
         else:
             values = input_values(row.shape, inputs, store)
         return encoding.encode(compute(work, row.shape, values), work.format)
@@ -279,12 +295,13 @@ def find_member(paths: list[str], shape: str) -> dict[str, Any]:
     raise Damaged(f"{shape} is not in {', '.join(paths)} any more")
 
 
-def source_values(member: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `extract_meshes` for one shape. Raises Rejected where its file cannot be read."""
+def source_values(member: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    """The arguments of a stage that reads raw files, for one shape. Raises Rejected where its file cannot be read."""
     from pipeline.arrays import Rejected
     from pipeline.sources.catalogue import read_raw
+    from pipeline.sources.prepared import part_of
 
     if member["reason"]:
         raise Rejected(member["reason"])
-    raw = read_raw(member["location"])
+    raw = read_raw(part_of(member["location"], stage))
     return {"content": raw.content, "name": raw.name, "companions": raw.companions}

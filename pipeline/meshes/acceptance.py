@@ -15,49 +15,64 @@ from pipeline.geometry.measures import area, volume
 from pipeline.geometry.quality import component_count, edge_counts, nonmanifold_vertices
 from pipeline.geometry.repair import with_split_vertices
 from pipeline.geometry.sampling import points_on_surface
+from pipeline.meshes.interior import LEVEL, Enclosure
+from pipeline.meshes.views import hidden
 
 if TYPE_CHECKING:
     from pipeline.meshes.watertight import AcceptanceSettings
 
-VIEWS_AT_ONCE = 8  # most points are seen in one of the first views and need no more
 FULL_RESOLUTION = 256  # voxels along the longest edge for which the thresholds are meant
-GRAZING = 0.1  # cosine; flatter views do not count, they look into gaps ten times as deep as wide
-STEP_OFF = 1e-4  # how far in front of its face a point is looked at from, so that doubled faces do not hide it
+BESIDE = 2e-3  # how far beside its face a point tells what is on that side
+LID = 0.05  # how near to 1/2 the winding number of a point over a filled opening is
 
 
 class Original:
     """The raw mesh as the measure of all candidates; its outer points are found once.
 
     resolution: of the grid the candidates come from; coarser ones than `FULL_RESOLUTION` are allowed proportionally
-    more distance.
+    more distance. enclosure: given for the solid reading; surface with enclosed space on both sides is not outer then,
+    and what closes an opening is not counted as added.
     """
 
-    def __init__(self, mesh: Mesh, scene: Scene, settings: AcceptanceSettings, resolution: int) -> None:
-        self.scene, self.settings = scene, settings
+    def __init__(
+        self,
+        mesh: Mesh,
+        scene: Scene,
+        settings: AcceptanceSettings,
+        resolution: int,
+        enclosure: Enclosure | None = None,
+    ) -> None:
+        self.scene, self.settings, self.enclosure = scene, settings, enclosure
         self.slack = max(1.0, FULL_RESOLUTION / resolution)
         self.longest_edge = _longest_edge(mesh)
         self.components = component_count(with_split_vertices(mesh))  # parts that touch in a point are two
-        self.outer = outer_points(mesh, scene, settings.samples, settings.directions)
+        self.outer = outer_points(mesh, scene, settings.samples, settings.directions, enclosure)
 
     def judge(self, candidate: Mesh) -> dict[str, Any]:
         """Figures of an accepted candidate; raises Rejected with the first test it fails."""
-        self._check_topology(candidate)
-        added = self.scene.distance(_points(candidate, self.settings.samples)[0])
+        parts = self._check_topology(candidate)
+        points = _points(candidate, self.settings.samples)[0]
+        added = self.scene.distance(points)
+        if self.enclosure is not None:
+            added = added[~self._over_opening(points, added)]
         lost = Scene(candidate).distance(self.outer)
         self._check_distances(candidate, added, lost)
+        surface, solid = area(candidate), volume(candidate)
         return {
             "faces": len(candidate.faces),
-            "components": component_count(candidate),
-            "volume": volume(candidate),
-            "area": area(candidate),
-            "thickness": 2 * volume(candidate) / area(candidate),
+            "components": parts,
+            "volume": solid,
+            "area": surface,
+            "thickness": 2 * solid / surface,
+            "thickness_added": 2 * float(added.mean()),
             "d_in_mean": float(lost.mean()),
             "d_in_max": float(lost.max()),
             "d_out_mean": float(added.mean()),
             "d_out_max": float(added.max()),
         }
 
-    def _check_topology(self, candidate: Mesh) -> None:
+    def _check_topology(self, candidate: Mesh) -> int:
+        """The number of parts of a closed manifold candidate."""
         counts = edge_counts(candidate)
         for name in ("boundary", "nonmanifold", "misoriented"):
             if counts[name]:
@@ -68,11 +83,21 @@ class Original:
         if volume(candidate) <= 0:
             raise Rejected("it encloses no volume")
         parts = component_count(candidate)
-        if parts > self.components:
+        if parts > self.components and not self.settings.more_parts:
             raise Rejected(f"{parts} parts, the raw mesh has {self.components}")
+        return parts
+
+    def _over_opening(self, points: np.ndarray, distances: np.ndarray) -> np.ndarray:
+        """Which points of a candidate lie on a lid: away from the raw surface, where it fills half the view."""
+        over = np.zeros(len(points), bool)
+        away = np.flatnonzero(distances > 2 * self.slack / FULL_RESOLUTION)
+        over[away] = np.abs(self.enclosure.winding(points[away]) - LEVEL) < LID
+        return over
 
     def _check_distances(self, candidate: Mesh, added: np.ndarray, lost: np.ndarray) -> None:
         limits, slack = self.settings, self.slack
+        if len(added) == 0 or len(lost) == 0:
+            raise Rejected("nothing of it can be compared with the outer raw surface")
         mean = limits.mean_distance * slack
         if added.mean() > mean or added.max() > limits.max_added * slack:
             raise Rejected(f"surface was added (mean distance {added.mean():.4f}, most {added.max():.4f})")
@@ -84,28 +109,20 @@ class Original:
             raise Rejected(f"the longest edge changed by {change:.1%}")
 
 
-def outer_points(mesh: Mesh, scene: Scene, count: int, directions: int) -> np.ndarray:
-    """Those of `count` surface points that can be seen from infinity in one of the directions, (n, 3)."""
+def outer_points(
+    mesh: Mesh, scene: Scene, count: int, directions: int, enclosure: Enclosure | None = None
+) -> np.ndarray:
+    """Those of `count` surface points that can be seen from infinity in one of the directions, (n, 3).
+
+    enclosure: given for the solid reading, points with enclosed space on both sides are left out.
+    """
     points, normals = _points(mesh, count)
-    hidden = np.arange(count)
-    for views in np.array_split(_sphere_directions(directions), directions // VIEWS_AT_ONCE):
-        facing = np.einsum("nk,vk->nv", normals[hidden], views)
-        origins = points[hidden, None] + STEP_OFF * np.sign(facing)[..., None] * normals[hidden, None]
-        rays = np.broadcast_to(views, origins.shape)
-        blocked = scene.blocked(origins.reshape(-1, 3), rays.reshape(-1, 3)).reshape(facing.shape)
-        hidden = hidden[(blocked | (np.abs(facing) < GRAZING)).all(axis=1)]
-        if len(hidden) == 0:
-            break
-    return np.delete(points, hidden, axis=0)
-
-
-def _sphere_directions(count: int) -> np.ndarray:
-    """Well-spread unit vectors (count, 3) on a golden spiral, in an order whose every run covers the sphere."""
-    rank = np.arange(count) + 0.5
-    height, turn = 1 - 2 * rank / count, np.pi * (1 + 5**0.5) * rank
-    ring = np.sqrt(1 - height**2)
-    spiral = np.stack([ring * np.cos(turn), ring * np.sin(turn), height], axis=1)
-    return spiral[np.random.default_rng(0).permutation(count)]
+    inner = hidden(scene, points, normals, directions)
+    points, normals = np.delete(points, inner, axis=0), np.delete(normals, inner, axis=0)
+    if enclosure is None:
+        return points
+    sides = [enclosure.winding(points + side * BESIDE * normals) > LEVEL for side in (1, -1)]
+    return points[~(sides[0] & sides[1])]
 
 
 def _points(mesh: Mesh, count: int) -> tuple[np.ndarray, np.ndarray]:

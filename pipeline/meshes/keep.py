@@ -1,6 +1,8 @@
-"""Raw meshes that are solids already: kept as they are, oriented, with nested and overlapping parts made one solid."""
+"""Raw meshes that bound solids already: kept as they are, nested parts made one, or crossing ones united."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,21 +16,45 @@ from pipeline.geometry.repair import simplified, with_agreeing_windings, with_sp
 COLLAPSE = 1e-9  # longest edges; how far the surface may move where faces without area are taken out of a closed mesh
 
 
-def solid(mesh: Mesh) -> Mesh:
-    """The solid that a closed mesh bounds, its surface unchanged where it is seen.
+@dataclass(frozen=True)
+class Closed:
+    """A closed manifold mesh of agreeing windings in its connected parts. crosses: faces of it intersect."""
 
-    mesh: vertices welded, without duplicate faces. Windings are made to agree and to point outward. Parts that do not
-    touch are judged by nesting: a part inside another and wound inward is a cavity and stays, one wound outward is
-    inside solid matter and goes. Closed parts that cross are united exactly (manifold3d). Raises Rejected for
-    everything else: open or non-manifold edges, a part that crosses itself, an inverted part inside others that cross.
+    parts: list[Mesh]
+    crosses: bool
+
+
+def closed(mesh: Mesh) -> Closed:
+    """The mesh as closed parts with agreeing windings; Rejected for open or crowded edges and unorientable faces.
+
+    mesh: vertices welded, without duplicate faces.
     """
     mesh = _oriented(mesh)
-    parts = split(mesh)
-    if not self_intersections(mesh):
-        return nested(parts)
-    if any(self_intersections(part) for part in parts):
+    return Closed(split(mesh), self_intersections(mesh) > 0)
+
+
+def kept(shape: Closed, hollow: bool = True) -> Mesh:
+    """The solid that parts bound which do not cross, every surface unchanged.
+
+    Parts are judged by nesting: a part inside another and wound inward is a cavity and stays (unless `hollow` is
+    False: then the outermost parts alone do), one wound outward is inside solid matter and goes. Raises Rejected where
+    parts cross.
+    """
+    if shape.crosses:
+        raise Rejected("its faces cross")
+    return nested(shape.parts, hollow)
+
+
+def united(shape: Closed) -> Mesh:
+    """The exact union of closed parts that cross (manifold3d); cut lines are the only new vertices.
+
+    Raises Rejected where nothing crosses, a part crosses itself, or a part turned inward lies within others' bounds.
+    """
+    if not shape.crosses:
+        raise Rejected("no parts cross")
+    if any(self_intersections(part) for part in shape.parts):
         raise Rejected("a part crosses itself")
-    return united(parts)
+    return union(shape.parts)
 
 
 def _oriented(mesh: Mesh) -> Mesh:
@@ -58,7 +84,7 @@ def split(mesh: Mesh) -> list[Mesh]:
     return [without_unused_vertices(Mesh(mesh.vertices, mesh.faces[group])) for group in groups]
 
 
-def nested(parts: list[Mesh]) -> Mesh:
+def nested(parts: list[Mesh], hollow: bool = True) -> Mesh:
     """Disjoint closed parts as one solid: those that separate solid matter from void, the outermost turned outward."""
     holds = containment(parts)  # [i, j]: part i holds part j
     outermost = ~holds.any(axis=0)
@@ -66,11 +92,11 @@ def nested(parts: list[Mesh]) -> Mesh:
     parts = [flipped(p) if out and v < 0 else p for p, out, v in zip(parts, outermost, volumes, strict=True)]
     signs = np.where(outermost, 1, np.sign(volumes)).astype(int)
     around = signs @ holds  # how often the matter just outside each part is covered
-    borders = np.minimum(around, around + signs) == 0
+    borders = np.minimum(around, around + signs) == 0 if hollow else outermost
     return joined([part for part, stays in zip(parts, borders, strict=True) if stays])
 
 
-def united(parts: list[Mesh]) -> Mesh:
+def union(parts: list[Mesh]) -> Mesh:
     """The union of closed parts that may cross."""
     from manifold3d import Error, Manifold, Mesh64, OpType
 
@@ -82,10 +108,10 @@ def united(parts: list[Mesh]) -> Mesh:
         solids.append(Manifold(Mesh64(part.vertices, part.faces.astype(np.uint64))))
         if solids[-1].status() != Error.NoError or solids[-1].is_empty():
             raise Rejected(f"a part is not manifold ({solids[-1].status()})")
-    union = Manifold.batch_boolean(solids, OpType.Add).to_mesh64()
-    if len(union.tri_verts) == 0:
+    whole = Manifold.batch_boolean(solids, OpType.Add).to_mesh64()
+    if len(whole.tri_verts) == 0:
         raise Rejected("the union of its parts is empty")
-    return Mesh(union.vert_properties[:, :3], union.tri_verts)
+    return Mesh(whole.vert_properties[:, :3], whole.tri_verts)
 
 
 def containment(parts: list[Mesh]) -> np.ndarray:

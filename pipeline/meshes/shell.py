@@ -1,91 +1,107 @@
 """A closed surface round any soup of triangles: the level set of the distance, seen from outside.
 
 All lengths are in voxels of a grid with `resolution` voxels along the longest edge; meshes are in the normalised frame
-(longest edge 1). Method and defaults: distances on a grid, a flood fill of the space around, marching cubes, and a
-step back towards the surface.
+(longest edge 1). Distances near the surface on a grid, a flood fill of the space around, marching cubes, and a step
+back towards the surface.
 """
 
 from __future__ import annotations
 
-import itertools
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.arrays import Mesh, Rejected
+from pipeline.geometry.clean import without_degenerate_faces
 from pipeline.geometry.closest import Scene
-from pipeline.geometry.cubes import isosurface
+from pipeline.geometry.cubes import zero_surface
+from pipeline.geometry.memory import require_memory
+from pipeline.geometry.quality import crossing_faces
+from pipeline.meshes.band import band_distances
+from pipeline.meshes.interior import Enclosure, excess
 
-BAND = 2  # voxels beyond the offset in which distances are exact
-STRIDES = (16, 8, 4, 2, 1)  # blocks are queried at their centres, and cut up only where the surface may be near
-BLOCKS_AT_ONCE = 100_000  # cut up together; bounds the memory for their nodes
+BAND = 1  # voxels beyond the offset in which distances are exact: the neighbours of what lies within it
+BYTES_PER_NODE = 16  # distance, two flags, region, and what marching cubes copies
+MOST_RINGS = 8  # rounds in which crossing faces are put back, each with one more ring of neighbours
 LEAST_DEPTH = 1e-3  # voxels; how far inside a solid sample lies at least, so that none is on the level
 
 
-def offset_shell(mesh: Mesh, scene: Scene, resolution: int, padding: int, offset: float) -> Mesh:
+@dataclass(frozen=True)
+class Grid:
+    """Nodes at corner + (i, j, k) / resolution, shape (3,) of them."""
+
+    corner: np.ndarray
+    shape: np.ndarray
+    resolution: int
+
+    @classmethod
+    def round(cls, mesh: Mesh, resolution: int, padding: int) -> Grid:
+        """The grid centred on the mesh with `padding` empty voxels on each side."""
+        low, high = mesh.bounds
+        shape = np.ceil((high - low) * resolution).astype(int) + 2 * padding + 1
+        return cls((low + high) / 2 - (shape - 1) / 2 / resolution, shape, resolution)
+
+
+def offset_shell(mesh: Mesh, resolution: int, padding: int, offset: float, enclosure: Enclosure | None = None) -> Mesh:
     """The boundary of what cannot be reached from outside when the surface is thickened by `offset` voxels.
 
     Gaps of up to twice the offset are closed, hidden walls and closed cavities vanish, and a sheet becomes a plate
-    2 * offset thick; an offset of at least 0.5 seals any sheet. scene: of the mesh. padding: empty voxels around.
-    Raises Rejected where nothing is left.
+    2 * offset thick; an offset of at least 0.5 seals any sheet. padding: empty voxels around. enclosure: given for the
+    solid reading, what it encloses is filled as well. Raises Rejected where nothing is left.
     """
-    low, high = mesh.bounds
-    shape = np.ceil((high - low) * resolution).astype(int) + 2 * padding + 1
-    half = (shape - 1) / 2 / resolution
-    corner = (low + high) / 2 - half
-    distance = _distance_grid(scene, corner, shape, resolution, offset + BAND)  # (nx, ny, nz) voxels
-    outside = _reachable(distance > offset)
-    field = distance - np.float32(offset)
+    mesh = without_degenerate_faces(mesh)
+    grid = Grid.round(mesh, resolution, padding)
+    require_memory(float(np.prod(grid.shape)) * BYTES_PER_NODE, f"a grid of {' x '.join(map(str, grid.shape))} nodes")
+    field = band_distances((mesh.triangles - grid.corner) * resolution, grid.shape, offset + BAND)
+    outside = _reachable(field > offset)
+    if outside.all():
+        raise Rejected("nothing of it is as thick as the grid is fine")
+    field -= np.float32(offset)
+    if enclosure is not None:
+        np.minimum(field, excess(enclosure, outside, grid.corner, resolution), out=field, where=outside)
+        outside = _reachable(outside & (field > 0))  # what is left between filled parts is inside too
     np.abs(field, out=field)
     np.maximum(field, LEAST_DEPTH, out=field)
-    field[~outside] *= -1  # beyond a hidden wall the distance grows again, and stays inside all the same
-    return isosurface(field, 0.0, corner, corner + 2 * half, "below")
+    np.negative(field, out=field, where=~outside)  # beyond a hidden wall the distance grows again: still inside
+    return zero_surface(field, grid.corner, 1 / resolution)
 
 
-def drawn_back(shell: Mesh, scene: Scene, resolution: int, remaining: float) -> Mesh:
-    """The shell with every vertex moved straight towards the surface until it is `remaining` voxels away."""
+def drawn_back(shell: Mesh, scene: Scene, resolution: int, offset: float, remaining: float) -> Mesh:
+    """The shell with every vertex moved straight towards the surface until it is `remaining` voxels away.
+
+    Vertices much farther away than the offset lie on no wall, but over an opening that was filled; they stay.
+    """
     target = scene.closest_points(shell.vertices).astype(np.float64)
     away = shell.vertices - target
-    length = np.linalg.norm(away, axis=1, keepdims=True)
-    shorter = np.minimum(1.0, remaining / resolution / np.maximum(length, 1e-12))
-    return Mesh(target + away * shorter, shell.faces)
+    length = np.linalg.norm(away, axis=1, keepdims=True) * resolution
+    share = np.minimum(1.0, remaining / np.maximum(length, 1e-9))
+    return Mesh(np.where(length < offset + BAND, target + away * share, shell.vertices), shell.faces)
 
 
-def _distance_grid(scene: Scene, corner: np.ndarray, shape: np.ndarray, resolution: int, most: float) -> np.ndarray:
-    """Distances of the grid's nodes to the surface in voxels, capped at `most`, (nx, ny, nz) float32."""
+def untangled(drawn: Mesh, shell: Mesh) -> Mesh:
+    """The drawn-back shell with the vertices of crossing faces, and ever more of those round them, put back.
 
-    def distance(first: np.ndarray, stride: int) -> np.ndarray:
-        """From the centre of the block of stride^3 nodes that begins at each of the nodes (m, 3)."""
-        return scene.distance(corner + (first + (stride - 1) / 2) / resolution) * np.float32(resolution)
-
-    values = np.full(shape, most, np.float32)
-    blocks = _lattice(STRIDES[0], np.ceil(shape / STRIDES[0]).astype(int))
-    for stride, finer in itertools.pairwise(STRIDES):
-        reach = np.sqrt(3) * (stride - 1) / 2  # from a block's centre to its farthest node
-        near = blocks[distance(blocks, stride) < most + reach]
-        if finer > 1:
-            blocks = _cut(near, stride, finer, shape)
-    for some in np.array_split(near, 1 + len(near) // BLOCKS_AT_ONCE):
-        nodes = _cut(some, stride, 1, shape)
-        values[tuple(nodes.T)] = np.minimum(distance(nodes, 1), np.float32(most))
-    return values
-
-
-def _cut(blocks: np.ndarray, stride: int, finer: int, shape: np.ndarray) -> np.ndarray:
-    """The first nodes (m, 3) of the finer blocks that make up the blocks, those outside the grid left out."""
-    parts = (blocks[:, None] + _lattice(finer, np.full(3, stride // finer))).reshape(-1, 3)
-    return parts[(parts < shape).all(axis=1)]
-
-
-def _lattice(step: int, counts: np.ndarray) -> np.ndarray:
-    """All multiples of `step` with fewer than `counts` steps along each axis, (m, 3) int32."""
-    return (np.indices(counts).reshape(3, -1).T * step).astype(np.int32)
+    Raises Rejected where that does not end in a surface without crossings.
+    """
+    vertices, back = drawn.vertices.copy(), np.zeros(len(drawn.vertices), bool)
+    for rings in range(MOST_RINGS):
+        crossing = crossing_faces(Mesh(vertices, shell.faces))
+        if len(crossing) == 0:
+            return Mesh(vertices, shell.faces)
+        near = np.zeros(len(back), bool)
+        near[shell.faces[crossing.reshape(-1)]] = True
+        for _ in range(rings):
+            near[shell.faces[near[shell.faces].any(axis=1)]] = True
+        back |= near
+        vertices[back] = shell.vertices[back]
+    raise Rejected("its faces cross even where they are not drawn back")
 
 
 def _reachable(free: np.ndarray) -> np.ndarray:
     """The free nodes connected through faces with the first corner of the grid, (nx, ny, nz) bool."""
     from scipy.ndimage import label
 
-    regions, _ = label(free)
     if not free[0, 0, 0]:
         raise Rejected("the padding of the grid is too small for the offset")
+    regions, _ = label(free)
     return regions == regions[0, 0, 0]

@@ -1,11 +1,14 @@
 """Raw meshes, soups included, to closed manifold solids: a chain of methods, each accepted only after tests.
 
 keep: a mesh that is a solid already stays as it is (`meshes.keep`).
+union: closed parts that cross are united exactly (`meshes.keep`).
 shell: the surface round the shape at a fraction of a voxel, drawn back towards it (`meshes.shell`).
 thick_shell: the same a whole voxel away and not drawn back, which closes wider gaps and never crosses itself.
 alpha_wrap: CGAL's alpha wrap, through pymeshlab.
+fusion: depth images from all sides, fused; it thickens and fills what cannot be seen (`meshes.fusion`).
 
-Open shells without thickness (car bodies, tubs) become thin walls in all of them: nothing is filled that can be seen.
+Open shells without thickness (car bodies, tubs) become thin walls: nothing is filled that can be seen. With `interior:
+solid` what they enclose is filled (`meshes.interior`), by keep, union, shell and thick_shell.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from pipeline.settings import Settings
 
-Link = Literal["keep", "shell", "thick_shell", "alpha_wrap"]
+Link = Literal["keep", "union", "shell", "thick_shell", "alpha_wrap", "fusion"]
 
 
 class AcceptanceSettings(Settings):
@@ -30,17 +33,45 @@ class AcceptanceSettings(Settings):
     """Distance from the closed mesh that at most 1 % of the outer raw surface may exceed: what was lost."""
     edge_change: float = Field(0.02, gt=0, lt=1)
     """Largest relative difference of the longest edges of the two bounding boxes."""
+    more_parts: bool = False
+    """Whether it may have more parts than the raw mesh."""
     samples: PositiveInt = 20_000
     """Points drawn on each surface to measure the distances."""
     directions: int = Field(96, ge=8)
     """Directions in which a point of the raw surface is looked at; one free view makes it outer surface."""
 
 
+class FusionSettings(Settings):
+    """Depth images and their grid, for fusion; the defaults are those of Occupancy Networks."""
+
+    views: PositiveInt = 100
+    """Depth images, from directions on a Fibonacci sphere."""
+    image: int = Field(640, ge=16, le=4096)
+    """Pixels along each edge of an image."""
+    focal: PositiveFloat = 640.0
+    """Focal length of the camera, pixels; it stands one edge of the grid from the centre."""
+    resolution: int = Field(256, ge=16, le=512)
+    """Voxels along each edge of the grid."""
+    padding: float = Field(0.1, ge=0, lt=1)
+    """Share of the grid's edge that the shape's longest edge leaves free."""
+    thickening: NonNegativeFloat = 1.5
+    """How far depths are moved towards the camera, voxels."""
+    erosion: int = Field(3, ge=1, le=15)
+    """Edge of the window of pixels whose least depth counts, which fattens thin parts; 1 for none."""
+    truncation: PositiveFloat = 10.0
+    """Distance from a surface beyond which an image says only that a voxel is free, or nothing, voxels."""
+
+
 class WatertightSettings(Settings):
     """How raw meshes are closed."""
 
-    chain: Annotated[tuple[Link, ...], Field(min_length=1)] = ("keep", "shell", "thick_shell", "alpha_wrap")
+    chain: Annotated[tuple[Link, ...], Field(min_length=1)] = ("keep", "union", "shell", "thick_shell", "alpha_wrap")
     """Methods in the order they are tried; the first accepted result is taken."""
+    interior: Literal["hollow", "solid"] = "hollow"
+    """Whether open shells become thin walls (hollow), or what they enclose is filled too (solid)."""
+    self_intersections: Literal["allow", "forbid"] = "allow"
+    """forbid: no two faces of the result meet but in shared corners, by an exact test, neither in the raw file's
+    coordinates nor after scaling to float32; what has to be is undone: simplifying, then drawing back."""
     resolution: int = Field(256, ge=16, le=1024)
     """Voxels along the longest edge of the shape, for shell and thick_shell."""
     padding: int = Field(4, ge=4)
@@ -55,8 +86,11 @@ class WatertightSettings(Settings):
     """Alpha wrap: size of the openings that it does not enter, in diagonals of the bounding box."""
     wrap_offset: PositiveFloat = 0.001
     """Alpha wrap: distance of the wrap from the surface, in diagonals of the bounding box."""
+    fusion: FusionSettings = FusionSettings()
+    """Depth images and their grid."""
     simplify: PositiveFloat | None = 1e-4
-    """How far the surface may move when faces are saved, in longest edges; null keeps every face. Not for keep."""
+    """How far the surface may move when faces are saved, in longest edges; null keeps every face. Not for keep and
+    union."""
     weld: PositiveFloat = 1e-7
     """Raw vertices nearer to each other than this are one, in longest edges; the default is float32's own rounding."""
     min_faces: PositiveInt = 4
@@ -64,6 +98,10 @@ class WatertightSettings(Settings):
     acceptance: AcceptanceSettings = AcceptanceSettings()
     """Tests that a result must pass."""
 
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -78,10 +116,15 @@ from pipeline.geometry.clean import (
 )
 from pipeline.geometry.closest import Scene, without_zero_area
 from pipeline.geometry.measures import volume
+from pipeline.geometry.quality import self_intersections
 from pipeline.geometry.repair import simplified, welded
 from pipeline.meshes.acceptance import Original
-from pipeline.meshes.keep import solid
-from pipeline.meshes.shell import drawn_back, offset_shell
+from pipeline.meshes.fusion import fused
+from pipeline.meshes.interior import Enclosure
+from pipeline.meshes.keep import Closed, closed, kept, united
+from pipeline.meshes.shell import drawn_back, offset_shell, untangled
+
+FINER = 8  # by how much less the surface may move in a second try to save faces without a crossing
 
 
 def make_watertight(raw: Mesh, settings: WatertightSettings) -> Product:
@@ -90,28 +133,23 @@ def make_watertight(raw: Mesh, settings: WatertightSettings) -> Product:
     raw: any triangles with finite vertices, in any frame; the result is in the same frame. Work is done in float64 in
     the normalised frame (bounding box centred, longest edge 1), so neither size nor position matters.
 
-    Figures: `link` (the method), `refused` (why those before it failed), `faces`, `components`, and in units of the
-    longest edge `volume`, `area`, `thickness` (twice the volume over the area), `d_in_mean` and `d_in_max` (from the
-    outer raw surface to the result), `d_out_mean` and `d_out_max` (back). The status is "ok" for keep, else
-    "repaired". Raises Rejected where there is no surface, or no method gives an acceptable result.
+    Figures: `link` (the method), `refused` (why those before it failed), `faces`, `components`, `self_intersections`
+    (pairs of faces that cross, exactly counted), and in units of the longest edge `volume`, `area`, `thickness` (twice
+    the volume over the area), `thickness_added` (what a sheet gains), `d_in_mean` and `d_in_max` (from the outer raw
+    surface to the result), `d_out_mean` and `d_out_max` (back, lids of the solid reading left out). The status is "ok"
+    for keep, else "repaired". Raises Rejected where there is no surface, or no method gives an acceptable result, and
+    MemoryError where the grid does not fit into the memory there is.
     """
     centre, extent = _frame(raw)
-    whole = welded(merged(Mesh((raw.vertices - centre) / extent, raw.faces)), settings.weld)
-    whole = without_duplicate_faces(whole)
-    mesh = without_unused_vertices(without_zero_area(without_degenerate_faces(whole)))
-    if len(mesh.faces) < settings.min_faces:
-        raise Rejected(f"faces with an area of their own: {len(mesh.faces)}; a solid needs {settings.min_faces}")
-    scene = Scene(mesh)
-    original = Original(mesh, scene, settings.acceptance, settings.resolution)
+    shape = _Shape.of(Mesh((raw.vertices - centre) / extent, raw.faces), settings)
+    original = Original(shape.mesh, shape.scene, settings.acceptance, settings.resolution, shape.enclosure)
     refused = {}
     for link in settings.chain:
         try:
-            closed = _outward(solid(whole) if link == "keep" else _wrapped(link, mesh, scene, settings))
-            figures = original.judge(closed)
+            result, figures = _closed_by(link, shape, original, settings, centre, extent)
         except Rejected as reason:
             refused[link] = str(reason)
             continue
-        result = Mesh(closed.vertices * extent + centre, closed.faces)
         status = "ok" if link == "keep" else "repaired"
         return Product(result, {"link": link, "refused": refused, **figures}, status=status)
     reasons = "; ".join(f"{link}: {reason}" for link, reason in refused.items())
@@ -131,17 +169,95 @@ def _frame(raw: Mesh) -> tuple[np.ndarray, float]:
     return low / 2 + high / 2, extent
 
 
-def _wrapped(link: Link, mesh: Mesh, scene: Scene, settings: WatertightSettings) -> Mesh:
-    """A new surface round the mesh by one method, before any test; raises Rejected where there is none."""
-    if link == "alpha_wrap":
-        wrap = alpha_wrap(mesh, settings.alpha, settings.wrap_offset)
-    elif link == "thick_shell":
-        wrap = offset_shell(mesh, scene, settings.resolution, settings.padding, settings.thick_offset)
+@dataclass(frozen=True)
+class _Shape:
+    """A raw mesh in the normalised frame, as the links take it.
+
+    whole: welded, every face once. mesh: its faces that have an area. enclosure: for the solid reading.
+    """
+
+    whole: Mesh
+    mesh: Mesh
+    scene: Scene
+    enclosure: Enclosure | None
+
+    @classmethod
+    def of(cls, raw: Mesh, settings: WatertightSettings) -> _Shape:
+        whole = without_duplicate_faces(welded(merged(raw), settings.weld))
+        mesh = without_unused_vertices(without_zero_area(without_degenerate_faces(whole)))
+        if len(mesh.faces) < settings.min_faces:
+            raise Rejected(f"faces with an area of their own: {len(mesh.faces)}; a solid needs {settings.min_faces}")
+        scene = Scene(mesh)
+        return cls(whole, mesh, scene, Enclosure(mesh, scene) if settings.interior == "solid" else None)
+
+    @functools.cached_property
+    def _closed(self) -> Closed | Rejected:
+        try:
+            return closed(self.whole)
+        except Rejected as reason:
+            return reason
+
+    @property
+    def closed(self) -> Closed:
+        """Its closed parts; raises Rejected, each time it is asked, where it has none."""
+        if isinstance(self._closed, Rejected):
+            raise Rejected(str(self._closed))
+        return self._closed
+
+
+def _closed_by(
+    link: Link, shape: _Shape, original: Original, settings: WatertightSettings, centre: np.ndarray, extent: float
+) -> tuple[Mesh, dict]:
+    """The result of one link in the raw frame, and its figures; raises Rejected where it is not acceptable."""
+    for candidate in _candidates(link, shape, settings):
+        candidate = flipped(candidate) if volume(candidate) < 0 else candidate
+        result = Mesh(candidate.vertices * extent + centre, candidate.faces)
+        crossings = _crossings(result) if settings.self_intersections == "forbid" else 0
+        if crossings == 0:
+            figures = original.judge(candidate)
+            return result, {**figures, "self_intersections": self_intersections(candidate)}
+    raise Rejected(f"pairs of its faces cross: {crossings}")
+
+
+def _crossings(result: Mesh) -> int:
+    """The pairs of crossing faces of the result, or where there are none of what scaling it to float32 makes."""
+    low, high = result.bounds
+    scaled = (result.vertices - (low + (high - low) / 2)) / (high - low).max()
+    return self_intersections(result) or self_intersections(Mesh(scaled.astype(np.float32), result.faces))
+
+
+def _candidates(link: Link, shape: _Shape, settings: WatertightSettings) -> Iterator[Mesh]:
+    """New surfaces by one method, before any test: the wanted one, then others that are likelier to be embedded.
+
+    Raises Rejected where there is none.
+    """
+    if link == "keep":
+        yield kept(shape.closed, settings.interior == "hollow")
+    elif link == "union":
+        yield united(shape.closed)
     else:
-        wrap = offset_shell(mesh, scene, settings.resolution, settings.padding, settings.offset)
-        if settings.shrink is not None:
-            wrap = drawn_back(wrap, scene, settings.resolution, settings.shrink)
-    return simplified(wrap, settings.simplify) if settings.simplify else wrap
+        for surface, tolerances in _wraps(link, shape, settings):
+            for tolerance in tolerances if settings.simplify else [None]:
+                yield simplified(surface, tolerance) if tolerance else surface
+
+
+def _wraps(link: Link, shape: _Shape, settings: WatertightSettings) -> Iterator[tuple[Mesh, list[float | None]]]:
+    """Surfaces round the mesh, and how far each may move when faces are saved, in the order they are to be tried."""
+    saving = [settings.simplify, settings.simplify and settings.simplify / FINER, None]
+    if link in ("alpha_wrap", "fusion") and shape.enclosure is not None:
+        raise Rejected("it leaves open shells hollow")
+    if link == "alpha_wrap":
+        yield alpha_wrap(shape.mesh, settings.alpha, settings.wrap_offset), saving
+    elif link == "fusion":
+        yield fused(shape.mesh, settings.fusion), saving
+    else:
+        offset = settings.offset if link == "shell" else settings.thick_offset
+        shell = offset_shell(shape.mesh, settings.resolution, settings.padding, offset, shape.enclosure)
+        if link == "shell" and settings.shrink is not None:
+            drawn = drawn_back(shell, shape.scene, settings.resolution, offset, settings.shrink)
+            yield drawn, saving[:1]
+            yield untangled(drawn, shell), saving
+        yield shell, saving
 
 
 def alpha_wrap(mesh: Mesh, alpha: float, offset: float) -> Mesh:
@@ -161,7 +277,3 @@ def alpha_wrap(mesh: Mesh, alpha: float, offset: float) -> Mesh:
     if wrap.face_number() == 0:
         raise Rejected("the wrap is empty")
     return Mesh(wrap.vertex_matrix(), wrap.face_matrix())
-
-
-def _outward(mesh: Mesh) -> Mesh:
-    return flipped(mesh) if volume(mesh) < 0 else mesh

@@ -22,6 +22,7 @@ class Declaration:
     parent: the method of the experiment it builds on, whose trained model it is given.
     generates: it draws new shapes (`sample`) and reconstructs none, so it stands in no table of test shapes.
     batched: it trains nothing, but optimises many shapes together on the device.
+    start_point: the first observed point has a part of its own; the order of the others does not matter.
     """
 
     trains: Literal["gradient", "directly", "nothing"]
@@ -34,3 +35,4 @@ class Declaration:
     parent: str | None = None
     generates: bool = False
     batched: bool = False
+    start_point: bool = False

@@ -98,6 +98,10 @@ class InferenceSettings(Settings):
     code_regularisation: NonNegativeFloat = 1e-4
     """Weight of the mean square of the code's entries."""
 
+    def rate_at(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        return self.learning_rate * (0.1 if 2 * step >= self.iterations else 1.0)
+
 
 DECLARATION = Declaration(
     trains="gradient",
@@ -119,26 +123,12 @@ from torch import Tensor, nn
 
 from pipeline.arrays import Rejected
 from pipeline.models.contract import Model, ShapeArrays
-from pipeline.models.layers import linear_of_parts
+from pipeline.models.descent import descend
+from pipeline.models.layers import WeightNormLinear, linear_of_parts
 from pipeline.training.data import ResidentData, gather_points, random_index
 
 # The canonical cube's corners lie at sqrt(3) / 2; DeepSDF puts the farthest point of a shape at 1 / 1.03.
 SCALE = 2 / math.sqrt(3) / 1.03
-
-
-class WeightNormLinear(nn.Module):
-    """A linear layer whose rows have a length weight_g (out, 1) and a direction weight_v (out, in)."""
-
-    def __init__(self, features_in: int, features_out: int) -> None:
-        super().__init__()
-        start = nn.Linear(features_in, features_out)
-        self.bias = start.bias
-        self.weight_g = nn.Parameter(start.weight.detach().norm(dim=1, keepdim=True))
-        self.weight_v = start.weight
-
-    @property
-    def weight(self) -> Tensor:
-        return self.weight_v * (self.weight_g / self.weight_v.norm(dim=1, keepdim=True))
 
 
 class Decoder(nn.Module):
@@ -268,20 +258,16 @@ class DeepSdf(Model):
 
         Each step looks at a window of the shuffled samples of either sign, at a place drawn from the shape's seed.
         """
-        start, places = self._beginnings(seeds, observations["sdf"])
-        code = start.requires_grad_()
+        code, places = self._beginnings(seeds, observations["sdf"])
         settings = self.inference
-        optimiser = torch.optim.Adam([code], lr=settings.learning_rate)
-        with torch.enable_grad():
-            for step in range(settings.iterations):
-                decay = 0.1 if 2 * step >= settings.iterations else 1.0
-                optimiser.param_groups[0]["lr"] = settings.learning_rate * decay
-                points, distances = sample_window(observations, places[:, step], settings.samples)
-                # Summed over shapes: Adam works entry by entry, so each code moves as if it were alone.
-                error = self._clamped_l1(code, points, distances).mean(dim=1)
-                cost = error.sum() + settings.code_regularisation * code.square().mean(dim=1).sum()
-                (code.grad,) = torch.autograd.grad(cost, [code])
-                optimiser.step()
+
+        def cost(step: int) -> Tensor:
+            points, distances = sample_window(observations, places[:, step], settings.samples)
+            error = self._clamped_l1(code, points, distances).mean(dim=1)
+            return error.sum() + settings.code_regularisation * code.square().mean(dim=1).sum()
+
+        code.requires_grad_()
+        descend({"code": code}, cost, settings.rate_at, settings.iterations, self.keeper, seeds)
         return {"code": code.detach()}
 
     def _beginnings(self, seeds: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:

@@ -42,6 +42,22 @@ class ResnetBlockFC(nn.Module):
         return kept + self.fc_1(F.relu(hidden, inplace=True))
 
 
+class WeightNormLinear(nn.Module):
+    """A linear layer whose rows have a length weight_g (out, 1) and a direction weight_v (out, in)."""
+
+    def __init__(self, features_in: int, features_out: int) -> None:
+        super().__init__()
+        start = nn.Linear(features_in, features_out)
+        self.bias = start.bias
+        self.weight_g = nn.Parameter(start.weight.detach().norm(dim=1, keepdim=True))
+        self.weight_v = start.weight
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights that act, (out, in), or (B, out, in) where the tensors lead with a batch of networks."""
+        return self.weight_v * (self.weight_g / self.weight_v.norm(dim=-1, keepdim=True))
+
+
 class PointwiseConv(nn.Conv1d):
     """A convolution of width 1 with Conv1d's tensors (out, in, 1), applied to features (..., in) as a matrix."""
 
@@ -55,31 +71,34 @@ class PointwiseConv(nn.Conv1d):
 class CBatchNorm1d(nn.Module):
     """Batch normalisation over shapes and points, scaled by gamma(c) and shifted by beta(c) of each shape's code.
 
-    Starts as plain normalisation: gamma 1, beta 0 whatever the code.
+    Starts as plain normalisation: gamma 1, beta 0 whatever the code. legacy: the two maps are linear layers and bear
+    other names, as in the oldest released weights; the values are the same.
     """
 
-    def __init__(self, code: int, features: int) -> None:
+    def __init__(self, code: int, features: int, legacy: bool = False) -> None:
         super().__init__()
-        self.conv_gamma = PointwiseConv(code, features)
-        self.conv_beta = PointwiseConv(code, features)
+        layer, self.prefix = (nn.Linear, "fc") if legacy else (PointwiseConv, "conv")
+        for name, start in (("gamma", 1.0), ("beta", 0.0)):
+            affine = layer(code, features)
+            nn.init.zeros_(affine.weight)
+            nn.init.constant_(affine.bias, start)
+            self.add_module(f"{self.prefix}_{name}", affine)
         self.bn = nn.BatchNorm1d(features, affine=False)
-        for conv, start in ((self.conv_gamma, 1.0), (self.conv_beta, 0.0)):
-            nn.init.zeros_(conv.weight)
-            nn.init.constant_(conv.bias, start)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """x (B, N, features), c (B, code)."""
+        gamma, beta = (getattr(self, f"{self.prefix}_{name}") for name in ("gamma", "beta"))
         normalised = self.bn(x.flatten(0, 1)).view_as(x)
-        return normalised * self.conv_gamma(c)[:, None] + self.conv_beta(c)[:, None]
+        return normalised * gamma(c)[:, None] + beta(c)[:, None]
 
 
 class CResnetBlockConv1d(nn.Module):
     """x + fc_1(relu(bn_1(fc_0(relu(bn_0(x, c))), c))) with conditional normalisation; the branch starts at zero."""
 
-    def __init__(self, code: int, features: int) -> None:
+    def __init__(self, code: int, features: int, legacy: bool = False) -> None:
         super().__init__()
-        self.bn_0 = CBatchNorm1d(code, features)
-        self.bn_1 = CBatchNorm1d(code, features)
+        self.bn_0 = CBatchNorm1d(code, features, legacy)
+        self.bn_1 = CBatchNorm1d(code, features, legacy)
         self.fc_0 = PointwiseConv(features, features)
         self.fc_1 = PointwiseConv(features, features)
         nn.init.zeros_(self.fc_1.weight)

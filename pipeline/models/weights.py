@@ -53,10 +53,11 @@ def _block(preset: str) -> dict[str, Any]:
     names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
     if preset not in names:
         raise ValueError(f"there is no preset {preset!r}; there are {', '.join(names)}")
-    blocks = read_yaml(PRESETS / f"{preset}.yaml").get("experiments", [])
-    if len(blocks) != 1 or "method" not in blocks[0]:
+    rows = read_yaml(PRESETS / f"{preset}.yaml").get("experiments", [])
+    own = [row for row in rows if row["name"] == preset and "method" in row]
+    if not own:
         raise ValueError(f"{preset} is a whole study, not one model")
-    return blocks[0]
+    return own[0]
 
 
 def checkpoint_of(model: Model, description: Mapping[str, Any]) -> bytes:

@@ -29,6 +29,8 @@ def evaluate_dense(
 class Lattice:
     """All points of one shape's lattice, chunk by chunk, with the verbs of `mise.Refinement`."""
 
+    inset = 0.0  # the outermost points stand on the faces of the box
+
     def __init__(self, resolution: int, chunk: int = CHUNK_POINTS, kind: type = np.float64) -> None:
         self.resolution = resolution
         self.asked = 0

@@ -71,6 +71,8 @@ class Refinement:
     `kind` is the grid's float type.
     """
 
+    inset = 0.0  # the outermost points stand on the faces of the box
+
     def __init__(
         self, resolution_0: int, depth: int, level: float, mode: Mode = "faithful", kind: type = np.float64
     ) -> None:
@@ -82,13 +84,13 @@ class Refinement:
         self.resolution = resolution_0 << depth
         self.asked = 0
         self._depth, self._level, self._mode = depth, level, mode
-        self._values = np.full((self.resolution + 1,) * 3, np.nan, kind)
+        self._values = np.empty((self.resolution + 1,) * 3, kind)  # read where a sign is known only
         self._signs = np.zeros(self._values.shape, np.uint8)
         # Leaves of each level that can still be cut, coarsest first; all cells of the finest level are final.
         self._leaves = [np.full((resolution_0 << cuts,) * 3, cuts == 0) for cuts in range(depth)]
         self._typical_slope = 0.0  # per cell of the coarsest lattice
-        self._signs[:: 1 << depth, :: 1 << depth, :: 1 << depth] = ASKED
-        self._start_round()
+        coarse = np.arange(0, self.resolution + 1, 1 << depth)
+        self._start_round([np.ravel_multi_index(np.ix_(coarse, coarse, coarse), self._signs.shape).reshape(-1)])
 
     def queries(self) -> np.ndarray:
         """Lattice points (n, 3) int64 to evaluate now, x slowest; empty when the surface is found."""
@@ -104,15 +106,15 @@ class Refinement:
         self._values.reshape(-1)[self._pending] = values
         signs = (values >= self._level) * np.uint8(ABOVE) | (values <= self._level) * np.uint8(BELOW)
         self._signs.reshape(-1)[self._pending] = signs
-        self._cut_cells()
-        self._start_round()
+        self._start_round(self._cut_cells())
 
     def filled(self) -> np.ndarray:
         """The whole grid. Points never asked for take the value of the point before them along x, else y, else z."""
-        fill_forward(self._values, step=1 << self._depth)
+        fill_forward(self._values, self._signs != 0, step=1 << self._depth)
         return self._values
 
-    def _cut_cells(self) -> None:
+    def _cut_cells(self) -> list[np.ndarray]:
+        """Cut the cells that are to be cut; gives their new points as flat indices."""
         touched = self._signs
         flags = []  # per level, coarsest first: the signs each cell touches
         for _ in range(self._depth):
@@ -120,12 +122,14 @@ class Refinement:
             flags.insert(0, touched)
         # All levels are judged before any is cut: a new cell waits for the values of its own points.
         cuts = [leaves & self._to_cut(level, flags[level]) for level, leaves in enumerate(self._leaves)]
+        asked = []
         for level, cut in enumerate(cuts):
             if cut.any():
                 self._leaves[level] &= ~cut
                 if level + 1 < self._depth:
                     _children(self._leaves[level + 1])[...] |= cut[..., None, None, None]
-                self._ask(np.argwhere(cut) << (self._depth - level), 1 << (self._depth - level - 1))
+                asked += self._ask(np.argwhere(cut) << (self._depth - level), 1 << (self._depth - level - 1))
+        return asked
 
     def _to_cut(self, level: int, flags: np.ndarray) -> np.ndarray:
         mixed = flags == BOTH
@@ -137,36 +141,44 @@ class Refinement:
     def _may_hide_surface(self, level: int) -> np.ndarray:
         """Points of a level's lattice from which the field could reach the level within a cell, (n + 1)^3 bool."""
         spacing = 1 << (self._depth - level)
-        values = self._values[::spacing, ::spacing, ::spacing]
+        lattice = (slice(None, None, spacing),) * 3
+        values = np.where(self._signs[lattice] != 0, self._values[lattice], np.nan)
         slope = _slope(values)
         if level == 0 and not self._typical_slope:
             self._typical_slope = float(np.median(slope))
         slope = np.maximum(slope, self._typical_slope / (1 << level))
         return np.abs(values - self._level) <= REACH * slope  # false where the value is not known
 
-    def _ask(self, origins: np.ndarray, spacing: int) -> None:
-        """Put the 3 x 3 x 3 points from each origin (n, 3) on into the next round, unless they are known."""
+    def _ask(self, origins: np.ndarray, spacing: int) -> list[np.ndarray]:
+        """Mark the 3 x 3 x 3 points from each origin (n, 3) on that are neither known nor marked; gives indices."""
         signs = self._signs.reshape(-1)
         shape = self._signs.shape
         first = np.ravel_multi_index(tuple(origins.T), shape)
+        asked = []
         for offset in np.ravel_multi_index(np.indices((3, 3, 3)).reshape(3, -1) * spacing, shape):
             points = first + offset
-            signs[points[signs[points] == 0]] = ASKED
+            asked.append(points[signs[points] == 0])
+            signs[asked[-1]] = ASKED
+        return asked
 
-    def _start_round(self) -> None:
-        self._pending = np.flatnonzero(self._signs == ASKED)
+    def _start_round(self, asked: list[np.ndarray]) -> None:
+        self._pending = np.sort(np.concatenate([np.zeros(0, np.int64), *asked]))
         self.asked += len(self._pending)
 
 
-def fill_forward(grid: np.ndarray, step: int) -> None:
-    """Replace NaN by the value before it along x, then y, then z, in place; points at multiples of `step` are known."""
-    for along in (grid, grid.swapaxes(0, 1)):
-        for i in range(1, len(along)):
-            np.copyto(along[i], along[i - 1], where=np.isnan(along[i]))
+def fill_forward(grid: np.ndarray, known: np.ndarray, step: int) -> None:
+    """Give unknown points the value before them along x, then y, then z, in place; both arrays are used up.
+
+    known: bool, grid's shape; points whose coordinates are all multiples of `step` are known.
+    """
+    for values, there in ((grid, known), (grid.swapaxes(0, 1), known.swapaxes(0, 1))):
+        for i in range(1, len(values)):
+            np.copyto(values[i], values[i - 1], where=there[i - 1] > there[i])
+            there[i] |= there[i - 1]
     # Now every point whose z is a multiple of the step is known, so that z needs no walk over all planes.
-    for offset in range(1, step):
-        plane = grid[:, :, offset::step]
-        np.copyto(plane, grid[:, :, offset - 1 : -1 : step], where=np.isnan(plane))
+    for plane, there in zip(grid, known, strict=True):
+        for offset in range(1, step):
+            np.copyto(plane[:, offset::step], plane[:, offset - 1 : -1 : step], where=~there[:, offset::step])
 
 
 def _over_closed_cells(points: np.ndarray, width: int = 2) -> np.ndarray:

@@ -18,4 +18,4 @@ def draw_shapes(model, seeds: Sequence[int], settings: GenerationSettings) -> li
 
     codes = [model.sample(1, torch.Generator(model.device).manual_seed(seed)) for seed in seeds]
     code = {name: torch.cat([one[name] for one in codes]) for name in codes[0]}
-    return meshes(model, code, len(seeds), ExtractionSettings(**settings.extraction))
+    return meshes(model, code, seeds, ExtractionSettings(**settings.extraction))

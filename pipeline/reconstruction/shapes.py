@@ -59,11 +59,16 @@ def reconstruct(
     from pipeline.models.contract import stack_observations
 
     code = model.encode(stack_observations(observations, model.device), seeds)
-    return meshes(model, code, len(observations), ExtractionSettings(**settings.extraction))
+    return meshes(model, code, seeds, ExtractionSettings(**settings.extraction))
 
 
-def meshes(model, code: Mapping[str, Any], count: int, extraction: ExtractionSettings) -> list[Product | Rejected]:
-    """The meshes of `count` shapes from their codes, in order; where there is none, the Rejected that says why."""
+def meshes(
+    model, code: Mapping[str, Any], seeds: Sequence[int], extraction: ExtractionSettings
+) -> list[Product | Rejected]:
+    """The meshes of shapes from their codes, in order; where there is none, the Rejected that says why.
+
+    seeds: one per shape.
+    """
     import torch
 
     if model.declaration.quantity == "surface":
@@ -76,8 +81,13 @@ def meshes(model, code: Mapping[str, Any], count: int, extraction: ExtractionSet
         with torch.inference_mode():
             return model.field(rows, torch.from_numpy(queries).to(model.device)).float().cpu().numpy()
 
+    def torch_field(shape: int, points: torch.Tensor) -> torch.Tensor:
+        # Copied, since a code made in inference mode cannot take part in a gradient.
+        row = {name: part[shape : shape + 1].clone() for name, part in code.items()}
+        return model.field(row, points.to(model.device)[None])[0].float()
+
     extraction = extraction.model_copy(update={"level": level})
-    return extract(field, count, model.declaration.quantity, extraction)
+    return extract(field, len(seeds), model.declaration.quantity, extraction, torch_field, seeds)
 
 
 def _checked(mesh) -> Product | Rejected:

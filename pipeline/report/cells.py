@@ -16,12 +16,14 @@ DIGITS = {"share": 3, "distance": 5, "square": 7}
 
 
 class Profile(Protocol):
-    """What is read of an evaluation profile: its paper, the keys it reports, its mean, its factors when printing."""
+    """What is read of an evaluation profile: its paper, its mean, the keys it shows, its factors when printing them, and
+    what every key of its rows means."""
 
     paper: str
-    metrics: tuple[str, ...]
     mean: str
+    shown: tuple[str, ...]
     print_scale: Mapping[str, float]
+    columns: Mapping[str, Meaning]
 
 
 class Meaning(Protocol):

@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.arrays import Mesh
-from pipeline.report import cells, figures, tables
+from pipeline.report import cells, figures, published, tables
 from pipeline.report.text import printable, redacted
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class ReportData:
     """All that the report shows.
 
     rows, summary, categories, rejected, cost: frames as `pipeline.report.tables` describes them. profiles: name →
-    evaluation profile, one table each; metrics: key → its definition. methods: in the order of the tables, by default
-    as they stand in the rows. curves: experiment → history rows with `step`, `loss` and perhaps a held-out IoU.
+    evaluation profile, one table each. published: numbers of papers (`pipeline.report.published`), None for none.
+    methods: in the order of the tables, by default as they stand in the rows. curves: experiment → history rows with `step`, `loss` and perhaps a held-out IoU.
     configuration: YAML text. environment: name → version or value. category_names: id → name.
     """
 
@@ -90,7 +90,7 @@ class ReportData:
     rejected: pd.DataFrame
     cost: pd.DataFrame
     profiles: Mapping[str, cells.Profile]
-    metrics: Mapping[str, cells.Meaning]
+    published: pd.DataFrame | None = None
     methods: Sequence[str] = ()
     gallery: Sequence[GalleryItem] = ()
     curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
@@ -101,6 +101,11 @@ class ReportData:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "methods", tuple(self.methods) or tuple(tables.distinct(self.rows["method"])))
+
+    @property
+    def shapes(self) -> pd.DataFrame:
+        """The rows of one profile: one per method and test shape."""
+        return tables.rows_of_one_profile(self.rows, list(self.profiles))
 
 
 @dataclass(frozen=True)
@@ -128,13 +133,13 @@ def build_report(data: ReportData, templates: Templates, settings: ReportSetting
         "failures": bool((data.rows["status"] != "ok").any()),
         "reading": _reading(data),
         "distributions": _distributions(data, pictures),
-        "means": [tables.metric_table(data.summary, data.methods, metric) for metric in _measured(data, data.metrics)],
+        "means": _mean_tables(data),
         "gallery": [_gallery_item(data, item, settings, pictures) for item in data.gallery],
         "size": settings.picture_size,
         "categories": _category_tables(data),
         "rejected": _rejected(data),
-        "failed": tables.failed_counts(data.rows, data.methods),
-        "remarks": tables.remark_counts(data.rows, data.methods),
+        "failed": tables.failed_counts(data.shapes, data.methods),
+        "remarks": tables.remark_counts(data.shapes, data.methods),
         "curves": _curves(data, pictures),
         "cost": tables.cost_table(data.cost) if len(data.cost) else None,
         "configuration": data.configuration,
@@ -180,47 +185,66 @@ def _facts(data: ReportData) -> list[tuple[str, str]]:
     ]
 
 
-def _measured(data: ReportData, keys: Iterable[str], scale: Mapping[str, float] | None = None) -> list[cells.Metric]:
-    """Those metrics of which any shape has a value."""
-    scored = set(data.summary.loc[data.summary["scored"] > 0, "metric"])
-    return cells.metrics_of([key for key in keys if key in scored], data.metrics, scale)
+def _measured(data: ReportData, name: str, keys: Iterable[str] | None = None) -> list[cells.Metric]:
+    """Metrics of one profile of which any shape has a value, as its paper prints them; keys: all in raw units."""
+    profile = data.profiles[name]
+    scored = set(_of_profile(data.summary, name).query("scored > 0")["metric"])
+    scale = profile.print_scale if keys is None else None
+    wanted = profile.shown if keys is None else keys
+    return cells.metrics_of([key for key in wanted if key in scored], profile.columns, scale)
+
+
+def _of_profile(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    return frame[frame["profile"] == name]
 
 
 def _comparison(data: ReportData, name: str, profile: cells.Profile) -> dict[str, Any]:
-    metrics = _measured(data, profile.metrics, profile.print_scale)
+    metrics, summary = _measured(data, name), _of_profile(data.summary, name)
+    beside = None if data.published is None else published.published_table(data.published, name, metrics)
     return {
         "title": f"Profile {name}",
-        "note": f"{profile.paper}. The paper prints the {profile.mean} mean.",
-        "table": tables.comparison_table(data.summary, data.methods, metrics, "penalised"),
-        "dropped": tables.comparison_table(data.summary, data.methods, metrics, "dropped"),
+        "note": f"{profile.paper}. The paper prints the {profile.mean} mean. {_sampling(_of_profile(data.rows, name))}",
+        "table": tables.comparison_table(summary, data.methods, metrics, "penalised"),
+        "dropped": tables.comparison_table(summary, data.methods, metrics, "dropped"),
+        "published": beside,
     }
 
 
+def _mean_tables(data: ReportData) -> list[cells.Table]:
+    """Every metric of every profile in raw units; what is the same in several profiles stands once."""
+    parts = [
+        (name, tables.metric_table(_of_profile(data.summary, name), data.methods, metric))
+        for name, profile in data.profiles.items()
+        for metric in _measured(data, name, profile.columns)
+    ]
+    return tables.once(parts)
+
+
 def _reading(data: ReportData) -> list[str]:
-    failed = int((data.rows["status"] != "ok").sum())
+    shapes = data.shapes
+    failed = int((shapes["status"] != "ok").sum())
     return [
         "Lengths are in units of the shape's longest edge. A factor in a column's head is applied for printing only, "
         "as the paper does; raw values show under the mouse and in the tables of every metric.",
         "↑ more is better, ↓ less is better; the best value of each column is bold.",
         "Scored: test shapes that could be measured, of those asked for. A failed shape counts with the worst value "
         "(IoU 0, distance √3, consistency and F-score 0) where failures are penalised, and is left out where they are "
-        "dropped. " + (f"{failed} of {len(data.rows)} reconstructions failed." if failed else "None failed here."),
-        *_sampling(data),
+        "dropped. " + (f"{failed} of {len(shapes)} reconstructions failed." if failed else "None failed here."),
+        "Distances between samples do not compare across different numbers of points, nor numbers of different "
+        "profiles with each other; published numbers compare only under the conditions named beside them.",
     ]
 
 
-def _sampling(data: ReportData) -> list[str]:
+def _sampling(rows: pd.DataFrame) -> str:
     """How many points the numbers rest on, where the rows say so."""
-    measured = data.rows[data.rows["status"] == "ok"]
+    measured = rows[rows["status"] == "ok"]
     words = {
         "predicted_samples": "points on each predicted surface",
         "reference_samples": "on each reference surface",
         "iou_points": "for IoU",
     }
-    counts = [f"{_range(measured[column])} {text}" for column, text in words.items() if column in measured]
-    if not counts or measured.empty:
-        return []
-    return [f"{', '.join(counts)}. Distances between samples do not compare across different numbers of points."]
+    known = [column for column in words if column in measured and measured[column].fillna(0).any()]
+    return ", ".join(f"{_range(measured[column])} {words[column]}" for column in known) + "." if known else ""
 
 
 def _range(counts: pd.Series) -> str:
@@ -229,15 +253,13 @@ def _range(counts: pd.Series) -> str:
 
 
 def _category_tables(data: ReportData) -> list[cells.Table]:
-    """One table per metric of the profiles, each metric once, as the first profile prints it."""
-    metrics: dict[str, cells.Metric] = {}
-    for profile in data.profiles.values():
-        for metric in _measured(data, profile.metrics, profile.print_scale):
-            metrics.setdefault(metric.key, metric)
-    return [
-        tables.category_table(data.categories, data.summary, data.methods, metric, data.category_names)
-        for metric in metrics.values()
-    ]
+    """The metrics of the profiles as they print them; what is the same in several profiles stands once."""
+    parts = []
+    for name in data.profiles:
+        frames = _of_profile(data.categories, name), _of_profile(data.summary, name)
+        for metric in _measured(data, name):
+            parts.append((name, tables.category_table(*frames, data.methods, metric, data.category_names)))
+    return tables.once(parts)
 
 
 def _rejected(data: ReportData) -> dict[str, Any]:
@@ -251,7 +273,7 @@ def _rejected(data: ReportData) -> dict[str, Any]:
 
 def _distributions(data: ReportData, pictures: dict[str, bytes]) -> list[dict[str, str]]:
     plots = []
-    scored = data.rows[data.rows["status"] == "ok"]
+    scored = data.shapes.query("status == 'ok'")
     for metric in (cells.IOU, cells.CHAMFER_L1):
         scores = {m: scored.loc[scored["method"] == m, metric.key].to_numpy(np.float64) for m in data.methods}
         if any(np.isfinite(values).any() for values in scores.values()):
@@ -272,7 +294,7 @@ def _curves(data: ReportData, pictures: dict[str, bytes]) -> list[dict[str, str]
 def _gallery_item(
     data: ReportData, item: GalleryItem, settings: ReportSettings, pictures: dict[str, bytes]
 ) -> dict[str, Any]:
-    rows = data.rows[(data.rows["category"] == item.category) & (data.rows["id"] == item.shape)]
+    rows = data.shapes[(data.shapes["category"] == item.category) & (data.shapes["id"] == item.shape)]
     scores = dict(zip(rows["method"], rows["iou"], strict=True))
     tiles = [_tile("ground truth", item.truth, figures.REFERENCE_COLOUR, settings, pictures)]
     for method, prediction in item.predictions.items():

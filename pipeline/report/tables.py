@@ -1,8 +1,8 @@
 """Tables of the report: from frames of numbers to cells of text. No HTML here.
 
-Frames: `rows`, the wide table with one row per method and test shape; `summary`, one row per method and metric, and
-`categories`, one row per method, category and metric, with asked, scored, undefined and the means `macro_penalised`,
-`micro_dropped`, ...; `rejected`, one row per rejected shape with stage, category, id and reason. Values are raw; a
+Frames, all of one profile but where said otherwise: `rows`, the wide table with one row per method and test shape;
+`summary`, one row per method and metric, and `categories`, one row per method, category and metric, with asked, scored,
+undefined and the means `macro_penalised`, `micro_dropped`, ...; `rejected`, one row per rejected shape with stage, category, id and reason. Values are raw; a
 profile's scale is applied only here, when printing.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,20 @@ LISTED = 1000
 NUMBER = re.compile(r"-?\d+(?:[.,]\d+)*(?:e[+-]?\d+)?")
 
 MEANS = {"macro": "Mean of category means (macro)", "micro": "Mean over shapes (micro)"}
+
+
+def rows_of_one_profile(rows: pd.DataFrame, profiles: Sequence[str]) -> pd.DataFrame:
+    """Of rows of many profiles, those of the first of `profiles` that has an IoU, else of the first."""
+    scored = [name for name in profiles if rows.loc[rows["profile"] == name, "iou"].notna().any()]
+    return rows[rows["profile"] == (scored or list(profiles))[0]]
+
+
+def once(parts: Iterable[tuple[str, Table]]) -> list[Table]:
+    """Tables of named profiles, each different one once; its caption tells all profiles in which it is the same."""
+    profiles: dict[Table, list[str]] = {}
+    for name, table in parts:
+        profiles.setdefault(table, []).append(name)
+    return [replace(t, caption=f"{t.caption} ({', '.join(names)})") for t, names in profiles.items()]
 
 
 def comparison_table(summary: pd.DataFrame, methods: Sequence[str], metrics: Sequence[Metric], failures: str) -> Table:

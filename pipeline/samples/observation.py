@@ -1,13 +1,13 @@
-"""What a method gets to see of a shape: a sparse, noisy cloud of its surface points.
+"""What a method gets to see of a shape: a sparse, noisy cloud of its surface points, or its voxels.
 
-Models name `PointCloudSettings` in their heads, so this module loads no library.
+Models name these settings in their heads, so this module loads no library.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from pipeline.settings import Settings
 
@@ -23,6 +23,28 @@ class PointCloudSettings(Settings):
 
     noise: NonNegativeFloat = 0.005
     """Standard deviation of the Gaussian noise on each axis, canonical units."""
+
+
+class CloudObservation(PointCloudSettings):
+    """A noisy point cloud, where a model may observe something else too."""
+
+    kind: Literal["point_cloud"] = "point_cloud"
+    """May be left out."""
+
+
+class VoxelObservation(Settings):
+    """A solid occupancy grid over the cube [-0.5, 0.5]^3."""
+
+    kind: Literal["voxels"]
+    """Occupancies of cells."""
+
+    resolution: Annotated[int, Field(ge=1, le=512)] = 32
+    """Cells along each edge."""
+
+
+def observation_kind(value: Any) -> str | None:
+    """The kind that a block or an instance names, a point cloud where it names none; for pydantic's `Discriminator`."""
+    return value.get("kind", "point_cloud") if isinstance(value, dict) else getattr(value, "kind", None)
 
 
 def observe_point_cloud(

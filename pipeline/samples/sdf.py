@@ -28,20 +28,25 @@ from pipeline.storage import rounded
 LEAST = 2.0**-24  # the positive number nearest to zero in float16
 
 
-def compute_sdf(mesh: Mesh, sets: Mapping[str, np.ndarray], settings: SdfSettings) -> Product:
+def compute_sdf(
+    mesh: Mesh,
+    sets: Mapping[str, np.ndarray],
+    settings: SdfSettings,
+    labels: Mapping[str, np.ndarray] | None = None,
+) -> Product:
     """Signed distance of each named set of points (n, 3) to the mesh: {name: (n,) float32}, negative inside.
 
-    The points are the stored ones of the sampling stages, and row i belongs to their row i. The mesh must be
-    watertight; raises Rejected where its area is zero.
+    The points are the stored ones of the sampling stages, and row i belongs to their row i. labels: their occupancies
+    (n,) bool, with which the figures compare the signs. The mesh must be watertight; raises Rejected where its area is
+    zero.
     """
     scene = queryable(mesh)
     encoding = (settings.storage.sdf,)
     value = {name: rounded(_off_zero(scene.signed_distance(points)), encoding) for name, points in sets.items()}
-    return Product(
-        value,
-        figures={"inside_share": {name: share(distances < 0) for name, distances in value.items()}},
-        encoding=dict.fromkeys(value, encoding),
-    )
+    figures = {"inside_share": {name: share(distances < 0) for name, distances in value.items()}}
+    if labels is not None:
+        figures["sign_agreement"] = {name: share((value[name] < 0) == labels[name]) for name in value}
+    return Product(value, figures=figures, encoding=dict.fromkeys(value, encoding))
 
 
 def _off_zero(distances: np.ndarray) -> np.ndarray:

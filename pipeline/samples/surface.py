@@ -26,15 +26,17 @@ import numpy as np
 
 from pipeline.arrays import Mesh, Product, Rejected
 from pipeline.geometry.measures import area, face_cross
-from pipeline.samples.solid import significant
+from pipeline.samples.solid import require_room, significant
 from pipeline.storage import points_encoding, rounded
 
 
 def sample_surface(mesh: Mesh, settings: SurfaceSettings, rng: np.random.Generator) -> Product:
     """Area-uniform points (n, 3) and unit outward face normals (n, 3), in random order: any prefix is a smaller set.
 
-    The mesh must be wound outward. Raises Rejected where its area is zero or not finite.
+    The mesh must be wound outward. Raises Rejected where its area is zero or not finite, MemoryError where the process
+    may not hold so many.
     """
+    require_room(settings.count)
     points, normals = draw_on_surface(mesh, settings.count, rng, settings.stratified)
     # The range comes from the mesh, not from the points, so that rounding does not depend on the count.
     encoding = {

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.settings import canonical_json
 from pipeline.sources.catalogue import Entry, Report, silent, write_catalogue
 from pipeline.sources.directory import DirectorySettings, list_directory
+from pipeline.sources.prepared import PreparedSettings, list_prepared
 from pipeline.sources.shapenet import ShapeNetSettings, list_shapenet, shapenet_signature
 from pipeline.sources.taxonomy import synset_of
 
@@ -34,6 +35,10 @@ def list_source(
     """
     if source["kind"] == "directory":
         return list_directory(DirectorySettings(**source), memory, report)
+    if source["kind"] == "prepared":
+        entries = list_prepared(PreparedSettings(**source), report)
+        signature = hashlib.blake2b(write_catalogue(entries).encode(), digest_size=16).hexdigest()
+        return (None, memory) if signature == memory else (entries, signature)
     settings = _shapenet(source)
     folder = None if settings.path and source["kind"] == "shapenet" else archives
     signature = shapenet_signature(settings, folder)

@@ -104,16 +104,20 @@ def _merged(rows: Iterable[tuple[str, str, str]], path: Path) -> dict[tuple[str,
 
 def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
     """(category, id, split) of every recognised list in a file or folder."""
+    for file, category in list_files(path):
+        yield from _file_rows(file, category)
+
+
+def list_files(path: Path) -> Iterator[tuple[Path, str]]:
+    """The files of a file or folder that are read as lists, and the category their folder names ("" for none)."""
     if not path.is_dir():
-        yield from _file_rows(path, "")
+        yield path, ""
         return
     for inner in sorted(path.iterdir()):
         if inner.is_dir():
-            for name in LIST_FILES:
-                if (inner / name).is_file():
-                    yield from _file_rows(inner / name, inner.name)
+            yield from ((inner / name, inner.name) for name in LIST_FILES if (inner / name).is_file())
         elif inner.name in LIST_FILES or (inner.suffix == ".json" and _split_in(inner.stem)):
-            yield from _file_rows(inner, "")
+            yield inner, ""
 
 
 def _file_rows(path: Path, category: str) -> Iterator[tuple[str, str, str]]:

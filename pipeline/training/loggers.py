@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,8 +48,11 @@ def _tensorboard(log_dir: Path, step: int) -> Iterator[Write]:
 
 @contextlib.contextmanager
 def _wandb(project: str, log_dir: Path | None) -> Iterator[Write]:
-    _require("wandb", "WANDB_API_KEY")
-    import wandb
+    _require_key("wandb", "WANDB_API_KEY")
+    try:
+        import wandb
+    except ImportError:
+        raise _not_installed("wandb", "wandb") from None
 
     run = wandb.init(project=project, name=_name(log_dir), dir=str(log_dir) if log_dir else None)
     try:
@@ -61,8 +63,11 @@ def _wandb(project: str, log_dir: Path | None) -> Iterator[Write]:
 
 @contextlib.contextmanager
 def _comet(project: str, log_dir: Path | None) -> Iterator[Write]:
-    _require("comet_ml", "COMET_API_KEY")
-    import comet_ml
+    _require_key("comet", "COMET_API_KEY")
+    try:
+        import comet_ml
+    except ImportError:
+        raise _not_installed("comet", "comet_ml") from None
 
     experiment = comet_ml.Experiment(project_name=project)
     experiment.set_name(_name(log_dir))
@@ -77,9 +82,10 @@ def _name(log_dir: Path | None) -> str:
     return log_dir.parent.name if log_dir else "training"
 
 
-def _require(package: str, key: str) -> None:
-    service = package.removesuffix("_ml")
+def _require_key(service: str, key: str) -> None:
     if not os.environ.get(key):
         raise ValueError(f"runtime.{service} is set, but {key} is not: put your key there, or leave the setting out")
-    if importlib.util.find_spec(package) is None:
-        raise ValueError(f"runtime.{service} is set, but {package} is not installed: pip install {package}")
+
+
+def _not_installed(service: str, package: str) -> ValueError:
+    return ValueError(f"runtime.{service} is set, but {package} is not installed: pip install {package}")

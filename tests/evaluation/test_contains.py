@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.arrays import Mesh
-from pipeline.evaluation import inside
-from pipeline.evaluation.inside import contains, crossings
+from pipeline.evaluation.inside import contains
+from pipeline.geometry import parity
+from pipeline.geometry.parity import crossings, inside_parity
+from pipeline.geometry.waterproof import inside_waterproof
 from tests import solids
 
 
@@ -17,13 +19,13 @@ def cube_points(count, seed=0):
     return (np.random.default_rng(seed).random((count, 3)) - 0.5) * 1.1
 
 
-@pytest.mark.parametrize("method", ["parity", "winding", "rays"])
+@pytest.mark.parametrize("method", ["parity", "waterproof", "winding", "rays"])
 def test_three_boxes_contain_exactly_their_own_points(method):
     points = cube_points(100_000)
     np.testing.assert_array_equal(contains(solids.three_boxes(), points, method), solids.three_boxes_inside(points))
 
 
-@pytest.mark.parametrize("method", ["parity", "winding", "rays"])
+@pytest.mark.parametrize("method", ["parity", "waterproof", "winding", "rays"])
 def test_a_torus_contains_its_tube_and_not_its_hole(method):
     points = cube_points(50_000, seed=1)
     distance = solids.torus_sdf(points)
@@ -89,6 +91,7 @@ def test_overlapping_parts_cancel_by_parity_and_not_by_winding():
     first = solids.box_inside(points, (0.6, 0.5, 0.4), (-0.1, 0, 0.02))
     second = solids.box_inside(points, (0.6, 0.3, 0.5), (0.1, 0.03, 0))
     np.testing.assert_array_equal(contains(both, points, "parity"), first ^ second)
+    np.testing.assert_array_equal(contains(both, points, "waterproof"), first ^ second)
     np.testing.assert_array_equal(contains(both, points, "winding"), first | second)
 
 
@@ -101,12 +104,12 @@ def test_winding_tells_inside_out_and_parity_does_not():
 def test_chunks_and_the_order_of_points_change_nothing(monkeypatch):
     mesh, points = solids.icosphere(0.4, (0.05, -0.1, 0.02), 4), cube_points(20_000, seed=5)
     whole = contains(mesh, points)
-    monkeypatch.setattr(inside, "CHUNK_PAIRS", 1_000)
+    monkeypatch.setattr(parity, "CHUNK_PAIRS", 1_000)
     np.testing.assert_array_equal(contains(mesh, points), whole)
     np.testing.assert_array_equal(contains(mesh, points[::-1])[::-1], whole)
 
 
-@pytest.mark.parametrize("method", ["parity", "winding", "rays"])
+@pytest.mark.parametrize("method", ["parity", "waterproof", "winding", "rays"])
 def test_no_points_and_no_faces_are_answered(method):
     assert contains(solids.box(), np.zeros((0, 3)), method).shape == (0,)
     assert not contains(Mesh(np.zeros((0, 3)), np.zeros((0, 3))), cube_points(10), method).any()
@@ -123,3 +126,49 @@ def test_anything_with_vertices_and_faces_is_a_mesh_and_other_methods_are_refuse
     assert contains(likeness, np.array([[0.1, 0.2, 0.3]])).all()
     with pytest.raises(ValueError, match="no inside test 'guess'"):
         contains(cube, np.zeros((1, 3)), "guess")
+
+
+def test_a_closed_sphere_has_no_holes_and_waterproofing_changes_nothing():
+    sphere, points = solids.icosphere(0.4, (0.05, -0.1, 0.02), 4), cube_points(20_000, seed=6)
+    above, below = crossings(sphere, points)
+    np.testing.assert_array_equal(above % 2, below % 2)
+    np.testing.assert_array_equal(inside_waterproof(sphere, points), inside_parity(sphere, points))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_sphere_without_one_polar_cap_is_waterproof(axis):
+    sphere = solids.icosphere(0.4, subdivisions=5)
+    bowl = Mesh(sphere.vertices, sphere.faces[sphere.triangles.mean(axis=1)[:, axis] < 0.36])
+    points = cube_points(20_000, seed=7)
+    points = points[(points[:, axis] < 0.34) & (np.abs(solids.sphere_sdf(points, 0.4)) > 2e-3)]
+    inside = solids.sphere_inside(points, 0.4)
+    np.testing.assert_array_equal(inside_waterproof(bowl, points), inside)
+    assert (inside_parity(bowl, points) == inside).all() == (axis != 2)
+
+
+def test_two_holes_in_line_are_no_contradiction_and_look_empty_by_definition():
+    sphere = solids.icosphere(0.4, subdivisions=5)
+    ring = Mesh(sphere.vertices, sphere.faces[np.abs(sphere.triangles.mean(axis=1)[:, 2]) < 0.36])
+    assert not inside_waterproof(ring, np.array([[0.01, 0.02, 0.03]])).any()
+    assert inside_waterproof(ring, np.array([[0.3, 0.02, 0.03]])).all()
+
+
+def test_a_missing_lid_is_seen_through_by_the_other_axes():
+    cube = solids.box()
+    lidless = Mesh(cube.vertices, cube.faces[cube.triangles.mean(axis=1)[:, 2] < 0.49])
+    points = cube_points(5_000, seed=8)
+    within = solids.box_inside(points, (1, 1, 1))
+    assert not contains(lidless, points, "parity").any()
+    np.testing.assert_array_equal(contains(lidless, points, "waterproof"), within)
+
+
+def test_a_lone_open_square_holds_nothing():
+    square = Mesh([(0, 0, 0), (1, 0, 0.1), (1, 1, 0.3), (0, 1, 0.2)], [(0, 1, 2), (0, 2, 3)])
+    assert not contains(square, cube_points(5_000, seed=9) + 0.5, "waterproof").any()
+
+
+def test_the_frame_of_the_inside_tests_only_rounds():
+    mesh, points = solids.three_boxes(), cube_points(5_000, seed=10)
+    expected = solids.three_boxes_inside(points)
+    for resolution in (16, 512, 4096):
+        np.testing.assert_array_equal(inside_waterproof(mesh, points, resolution), expected)

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.arrays import Mesh
-from pipeline.evaluation.metrics import METRICS
+from pipeline.evaluation.metrics import GENERAL
 from pipeline.evaluation.profiles import PROFILES
 from pipeline.evaluation.shape import EvaluationSettings, evaluate_mesh
 from pipeline.geometry.sampling import points_on_surface
@@ -15,7 +15,7 @@ from pipeline.seeds import rng_for
 from pipeline.settings import canonical_json, module_head
 from tests import solids
 
-FEW = EvaluationSettings(samples=5_000)
+FEW = EvaluationSettings(profiles=("onet",), samples=5_000, mesh_distance_points=500, mesh_quality=False)
 
 
 def surface_of(mesh, count=5_000):
@@ -31,14 +31,16 @@ def volume_of(inside, count=20_000):
 SURFACE, VOLUME = surface_of(solids.three_boxes()), volume_of(solids.three_boxes_inside)
 
 
-def evaluated(mesh, surface=SURFACE, volume=VOLUME, settings=FEW, seed=0):
-    return evaluate_mesh(mesh, surface, volume, settings, rng_for(seed, "test")).value
+def evaluated(mesh, surface=SURFACE, volume=VOLUME, settings=FEW, seed=0, reference=None, profile="onet"):
+    product = evaluate_mesh(mesh, reference, surface, volume, settings, rng_for(seed, "test"))
+    return product.value["profiles"][profile]
 
 
 def test_the_onet_protocol_on_concentric_spheres_gives_the_goldens():
     surface = surface_of(solids.icosphere(0.41, subdivisions=5), 100_000)
     volume = volume_of(lambda points: solids.sphere_inside(points, 0.41), 100_000)
-    row = evaluated(solids.icosphere(0.4, subdivisions=5), surface, volume, EvaluationSettings())
+    settings = EvaluationSettings(mesh_quality=False)
+    row = evaluated(solids.icosphere(0.4, subdivisions=5), surface, volume, settings)
     assert row["status"] == "ok" and row["reason"] == ""
     assert row["chamfer_l1"] == pytest.approx(0.01032, rel=0.02)
     assert row["chamfer_l2"] == pytest.approx(1.066e-4, rel=0.02)
@@ -108,7 +110,7 @@ def test_a_mesh_that_cannot_be_measured_has_a_status_a_reason_and_no_numbers(nam
     row = evaluated(mesh)
     assert row["status"] == status
     assert reason in row["reason"]
-    assert all(row[key] is None for key in METRICS)
+    assert all(row[key] is None for key in (*GENERAL, "printed_chamfer_l1"))
     assert row.keys() == evaluated(solids.box()).keys()
     assert row["reference_has_volume"] is True
 
@@ -146,9 +148,9 @@ def test_the_inputs_stay_as_they_are():
         assert all(np.array_equal(arrays[key], originals[key]) for key in originals)
 
 
-def test_profiles_in_the_settings_are_those_of_the_table():
-    assert EvaluationSettings().profiles == ("onet", "convonet") == tuple(PROFILES)
-    assert EvaluationSettings(profiles=["convonet"]).profiles == ("convonet",)
+def test_a_misspelt_profile_in_the_settings_is_refused():
+    assert EvaluationSettings().profiles == ("onet", "convonet")
+    assert set(EvaluationSettings(profiles=tuple(PROFILES)).profiles) == set(PROFILES)
     with pytest.raises(ValidationError):
         EvaluationSettings(profiles=["onnet"])
     with pytest.raises(ValidationError):
@@ -159,3 +161,64 @@ def test_settings_are_read_without_loading_a_library():
     head = module_head("pipeline.evaluation.shape")
     assert head.EvaluationSettings().model_dump() == EvaluationSettings().model_dump()
     assert not hasattr(head, "np")
+
+
+def test_profiles_listed_together_give_what_each_gives_alone():
+    """One study may name them all: what they share is measured once, and none changes another's values."""
+    mesh = solids.moved(solids.three_boxes(), (0.01, 0.02, -0.01))
+    names = ("onet", "convonet", "air-ifnet", "air-onet", "deepsdf", "nmf")
+
+    def rows(*profiles):
+        settings = EvaluationSettings(profiles=profiles, samples=3_000, mesh_distance_points=300)
+        product = evaluate_mesh(mesh, solids.three_boxes(), SURFACE, VOLUME, settings, rng_for(0, "test"))
+        return product.value["profiles"]
+
+    together = rows(*names)
+    assert set(together) == set(names)
+    for name in ("convonet", "air-ifnet", "nmf"):
+        assert rows(name)[name] == together[name]
+    assert together["onet"]["chamfer_l1"] == together["air-onet"]["chamfer_l1"] != together["air-ifnet"]["chamfer_l1"]
+    assert together["onet"]["iou"] == together["air-onet"]["iou"] != together["air-ifnet"]["iou"]
+    assert together["deepsdf"]["iou"] is None and together["deepsdf"]["reference_has_volume"] is None
+
+
+def test_samples_are_made_once_for_all_profiles_that_share_them(monkeypatch):
+    from pipeline.evaluation import measure
+
+    drawn, draw = [], measure.points_on_surface
+    monkeypatch.setattr(measure, "points_on_surface", lambda *a: drawn.append(a[1]) or draw(*a))
+    settings = EvaluationSettings(
+        profiles=("onet", "convonet", "air-onet", "ifnet", "air-ifnet"),
+        samples=1_000,
+        mesh_distance_points=0,
+        mesh_quality=False,
+    )
+    evaluate_mesh(solids.box(), solids.box(), SURFACE, VOLUME, settings, rng_for(0, "test"))
+    assert drawn == [1_000, 1_000]  # once on the prediction, once afresh on the reference
+
+
+def test_distances_to_the_meshes_have_no_floor_and_tell_both_directions():
+    ball = solids.icosphere(0.4, subdivisions=4)
+    cap = Mesh(ball.vertices, ball.faces[(ball.triangles[:, :, 2] > 0).all(axis=1)])
+    row = evaluated(cap, surface_of(ball), reference=ball)
+    assert row["accuracy_mesh"] < 1e-6 < 0.002 < row["accuracy"]
+    assert row["completeness_mesh"] == pytest.approx(row["completeness"], abs=0.02) and row["completeness_mesh"] > 0.08
+    assert evaluated(ball, surface_of(ball))["accuracy_mesh"] is None  # without a reference mesh
+
+
+def test_mesh_quality_is_told_where_it_is_asked_for():
+    settings = EvaluationSettings(profiles=("onet",), samples=500)
+    crossed = solids.join(solids.box((0.6, 0.5, 0.4)), solids.box((0.5, 0.3, 0.6), (0.1, 0.03, 0.01)))
+    row = evaluated(crossed, settings=settings)
+    assert row["predicted_components"] == 2 and row["predicted_euler_characteristic"] == 4
+    assert row["predicted_self_intersections"] > 0 and row["predicted_nonmanifold_edges"] == 0
+    assert "predicted_components" not in evaluated(crossed)
+
+
+def test_a_fresh_profile_asks_the_reference_mesh_whether_there_is_a_volume():
+    sheet = Mesh([[0, 0, 0], [0.5, 0, 0.1], [0, 0.5, 0.2]], [[0, 1, 2]])
+    settings = EvaluationSettings(profiles=("ifnet",), samples=3_000, mesh_distance_points=0, mesh_quality=False)
+    for predicted in (solids.box(), None):
+        row = evaluated(predicted, settings=settings, reference=sheet, profile="ifnet")
+        assert row["iou"] is None and row["reference_has_volume"] is False
+    assert evaluated(None, settings=settings, reference=solids.box(), profile="ifnet")["reference_has_volume"] is True

@@ -5,7 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.evaluation.metrics import METRICS, alignment, compare_surfaces, f_score, nearest, volume_iou
+from pipeline.evaluation.metrics import (
+    GENERAL,
+    METRICS,
+    Match,
+    Samples,
+    alignment,
+    assignment_distance,
+    compare_surfaces,
+    componentwise_consistency,
+    f_score,
+    nearest,
+    signed_consistency,
+    threshold_scores,
+    volume_iou,
+)
 from pipeline.geometry.sampling import points_on_surface
 from tests import solids
 
@@ -117,12 +131,12 @@ def test_metrics_of_three_points_by_hand():
 
 def test_every_metric_of_a_comparison_is_described_with_its_penalty():
     row = compare_surfaces(*sphere_samples(0.4, 17, 50), *sphere_samples(0.4, 18, 60))
-    assert row.keys() | {"iou"} == METRICS.keys()
+    assert row.keys() | {"iou", "accuracy_mesh", "completeness_mesh"} == set(GENERAL) < METRICS.keys()
     assert METRICS["chamfer_l1"].penalty == METRICS["accuracy"].penalty == pytest.approx(3**0.5)
     assert METRICS["chamfer_l2"].penalty == METRICS["completeness2"].penalty == 3
     assert {METRICS[key].penalty for key in ("iou", "normal_consistency", *F_KEYS)} == {0}
-    assert {key for key, metric in METRICS.items() if not metric.higher_is_better} == {
-        key for key in METRICS if key.startswith(("chamfer", "accuracy", "completeness"))
+    assert {key for key in GENERAL if not METRICS[key].higher_is_better} == {
+        key for key in GENERAL if key.startswith(("chamfer", "accuracy", "completeness"))
     }
 
 
@@ -162,3 +176,56 @@ def test_iou_of_concentric_spheres_is_the_ratio_of_volumes(radius, iou):
     points = (np.random.default_rng(20).random((COUNT, 3)) - 0.5) * 1.1
     measured = volume_iou(solids.sphere_inside(points, 0.4), solids.sphere_inside(points, radius))
     assert measured == pytest.approx(iou, abs=0.005)
+
+
+def test_a_cloud_without_normals_has_distances_and_no_normal_consistency():
+    points, normals = sphere_samples(0.4, 21, 500)
+    row = compare_surfaces(points, None, *sphere_samples(0.4, 22, 800))
+    full = compare_surfaces(points, normals, *sphere_samples(0.4, 22, 800))
+    assert row["chamfer_l1"] == full["chamfer_l1"] and np.isfinite(full["normal_consistency"])
+    assert all(np.isnan(row[key]) for key in ("normal_consistency", "normals_accuracy", "normals_completeness"))
+
+
+def test_no_sample_is_refused():
+    with pytest.raises(ValueError, match="no sample"):
+        compare_surfaces(np.zeros((0, 3)), np.zeros((0, 3)), *sphere_samples(0.4, 22, 10))
+
+
+def one_to_one(normals, others):
+    """A match of points that are all far apart, each with its own counterpart."""
+    points = np.arange(len(normals))[:, None] * [1.0, 0, 0]
+    return Match.of(Samples(points, np.asarray(normals)), Samples(points, np.asarray(others)))
+
+
+@pytest.mark.parametrize(("degrees", "inflated"), [(10, 0.986), (30, 0.896), (45, 0.804)])
+def test_adding_up_components_inflates_the_consistency_as_measured(degrees, inflated):
+    """Golden of neuralpull.md 7: random normals turned by an angle."""
+    rng = np.random.default_rng(degrees)
+    normals = rng.normal(size=(40_000, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    side = np.cross(normals, rng.normal(size=(40_000, 3)))
+    side /= np.linalg.norm(side, axis=1, keepdims=True)
+    angle = np.radians(degrees)
+    match = one_to_one(normals, np.cos(angle) * normals + np.sin(angle) * side)
+    assert componentwise_consistency(match) == pytest.approx(inflated, abs=0.003)
+    assert signed_consistency(match) == pytest.approx(np.cos(angle))
+
+
+def test_normals_that_point_the_other_way_count_negative_only_where_signs_count():
+    match = one_to_one([[0, 0, 1.0], [0, 1, 0]], [[0, 0, -1.0], [0, 1, 0]])
+    assert signed_consistency(match) == 0 and componentwise_consistency(match) == 1
+
+
+def test_a_distance_equal_to_the_threshold_is_within_unless_it_must_be_below():
+    here, there = Samples(np.zeros((1, 3)), None), Samples(np.array([[0.5, 0, 0]]), None)
+    assert threshold_scores(Match.of(here, there), (0.5,))["f_0.5"] == 1
+    assert threshold_scores(Match.of(here, there), (0.5,), strict=True)["f_0.5"] == 0
+
+
+def test_an_assignment_uses_every_point_once():
+    left = np.array([[0.0, 0, 0], [1, 0, 0]])
+    right = np.array([[1.0, 0, 0], [3, 0, 0]])  # nearest neighbours would use the first one twice
+    assert assignment_distance(left, right) == pytest.approx((1 + 2) / 2)
+    assert assignment_distance(left, left[::-1]) == 0
+    with pytest.raises(ValueError, match="equal numbers"):
+        assignment_distance(left, right[:1])

@@ -1,4 +1,4 @@
-"""Two meshes at hand: the numbers of the workflow, without it."""
+"""Two meshes at hand: the numbers of the workflow, without it, under every profile."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,12 @@ import trimesh
 import pipeline.evaluation
 from pipeline.arrays import Mesh
 from pipeline.evaluation import evaluate_pair
-from pipeline.evaluation.shape import EvaluationSettings, evaluate_mesh
+from pipeline.evaluation.measure import Reference
+from pipeline.evaluation.pair import evaluate_profiles
+from pipeline.evaluation.profiles import PROFILES
+from pipeline.evaluation.shape import EvaluationSettings, evaluate
 from pipeline.geometry.sampling import points_on_surface
-from pipeline.seeds import rng_for
+from pipeline.seeds import stream_seed
 from tests import solids
 
 
@@ -24,12 +27,19 @@ def stored(mesh, inside, count=20_000):
     return {"points": points, "normals": normals}, {"points": queries, "occupancies": inside(queries)}
 
 
-def test_given_samples_make_it_the_row_of_evaluate_mesh():
+def test_given_samples_make_it_the_row_of_the_workflow():
     predicted = solids.moved(solids.three_boxes(), (0.01, 0.02, -0.01))
     surface, volume = stored(solids.three_boxes(), solids.three_boxes_inside)
     row = evaluate_pair(as_trimesh(predicted), None, seed=7, reference_samples=surface, query_points=volume)
-    rng = rng_for(7, "evaluate_pair", "predicted")
-    assert row == evaluate_mesh(predicted, surface, volume, EvaluationSettings(), rng).value
+    reference, settings = (
+        Reference(None, surface, volume),
+        EvaluationSettings(mesh_distance_points=0, mesh_quality=False),
+    )
+    whole = evaluate(predicted, reference, {"onet": PROFILES["onet"]}, settings, stream_seed(7, "evaluate_pair"))[
+        "onet"
+    ]
+    np.testing.assert_equal(row, whole)
+    assert row["reference_samples"] == row["iou_points"] == 20_000
 
 
 def test_fresh_samples_agree_with_stored_ones_within_sampling_noise():
@@ -92,5 +102,139 @@ def test_bad_references_profiles_and_samples_are_refused_with_a_message():
 
 def test_the_package_gives_the_function_by_name_only():
     assert pipeline.evaluation.evaluate_pair is evaluate_pair
+    assert pipeline.evaluation.manifoldness(solids.box())["watertight"] is True
     with pytest.raises(AttributeError, match="no attribute 'evaluate_pairs'"):
         _ = pipeline.evaluation.evaluate_pairs
+
+
+BALL = solids.icosphere(0.4, subdivisions=4)
+LARGER = solids.icosphere(0.41, subdivisions=4)
+CAP = Mesh(BALL.vertices, BALL.faces[(BALL.triangles[:, :, 2] > 0).all(axis=1)])
+KEYS = (
+    *("iou", "chamfer_l1", "chamfer_l2", "accuracy", "completeness", "accuracy2", "completeness2"),
+    *("normal_consistency", "f_0.005", "f_0.01", "f_0.015", "f_0.02", "status", "reason"),
+)
+QUICK = [name for name in PROFILES if name not in ("imnet", "neuralpull")]
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_concentric_spheres_give_the_goldens_of_every_profile(name):
+    """evaluation.md 5: 100,000 samples a side; fewer add their own floor, 0.5 sqrt(A / n) and A / (pi n)."""
+    row, volume = evaluate_pair(BALL, LARGER, profile=name), PROFILES[name].volume
+    assert set(KEYS) <= row.keys() and row["status"] == "ok"
+    floor2 = 2.06 / np.pi / row["predicted_samples"]  # on the mean of both areas
+    assert row["chamfer_l2"] == pytest.approx(0.01**2 + floor2, rel=0.03)
+    assert row["f_0.005"] == 0
+    if volume is None:
+        assert np.isnan(row["iou"])
+    else:
+        assert row["iou"] == pytest.approx((0.40 / 0.41) ** 3, abs=5 * 0.0013 * (100_000 / row["iou_points"]) ** 0.5)
+
+
+@pytest.mark.parametrize("name", ["onet", "deepsdf", "nmf"])
+def test_half_a_sphere_against_a_sphere_is_accurate_and_not_complete(name):
+    half, whole = evaluate_pair(CAP, BALL, profile=name), evaluate_pair(BALL, CAP, profile=name)
+    floor = 0.5 * np.sqrt(2.01 / half["reference_samples"])
+    assert half["accuracy"] < 1.2 * floor and half["completeness"] > 0.08
+    assert whole["completeness"] < 1.2 * floor and whole["accuracy"] > 0.08
+    assert half["recall_0.02"] < 0.6 < 0.95 < half["precision_0.02"] or floor > 0.006
+
+
+def test_deepsdf_prints_the_sum_of_squares_in_the_frame_of_the_diagonal():
+    row = evaluate_pair(BALL, LARGER, profile="deepsdf")
+    diagonal = 0.82 * 3**0.5
+    assert row["printed_cd"] == pytest.approx(1000 * (row["accuracy2"] + row["completeness2"]) / diagonal**2, rel=1e-3)
+    assert row["printed_emd"] == pytest.approx(row["emd"] / diagonal, rel=1e-3)
+    assert row["mesh_accuracy"] == pytest.approx(0.01, abs=3e-4)  # 90 % of the samples lie 0.01 off the other sphere
+    assert row["printed_mesh_accuracy"] == pytest.approx(row["mesh_accuracy"] / diagonal, rel=1e-3)
+    assert row["mesh_completion"] == 1  # 0.01 / diagonal is below 0.01
+    assert row["mesh_cosine"] > 0.999 and evaluate_pair(solids.flipped(BALL), LARGER, "deepsdf")["mesh_cosine"] < -0.999
+
+
+def test_deepsdf_sampling_floor_is_the_sheets():
+    """deepsdf.md 8: two samplings of one sphere of radius 0.5, 30,000 points each, give 0.0667e-3."""
+    ball = solids.icosphere(0.5, subdivisions=5)
+    row = evaluate_pair(ball, ball, profile="deepsdf")
+    assert row["accuracy2"] + row["completeness2"] == pytest.approx(0.0667e-3, rel=0.03)
+
+
+def test_deepsdf_sees_what_half_a_mesh_lacks():
+    half, whole = evaluate_pair(CAP, BALL, profile="deepsdf"), evaluate_pair(BALL, CAP, profile="deepsdf")
+    assert half["mesh_accuracy"] < 1e-3 < 0.3 < whole["mesh_accuracy"]
+    assert half["mesh_completion"] == pytest.approx(0.5, abs=0.05) and whole["mesh_completion"] == 1
+    assert half["emd"] > 0.1
+
+
+def test_imnet_counts_its_lattice_in_the_frame_of_the_diagonal():
+    reference, predicted = solids.box((0.6, 0.4, 0.2)), solids.box((0.6, 0.4, 0.1), (0, 0, -0.05))
+    row = evaluate_pair(predicted, reference, profile="imnet", seed=1)
+    diagonal = float(np.linalg.norm([0.6, 0.4, 0.2]))
+    assert row["iou"] == pytest.approx(0.5, abs=0.03) and row["iou_points"] == 64**3
+    assert row["voxel_error"] == pytest.approx(0.6 * 0.4 * 0.1 / diagonal**3, rel=0.1)
+    assert row["printed_cd"] == pytest.approx(2000 * row["chamfer_l2"] / diagonal**2)
+    assert row["light_field_distance"] > 100
+    assert row["accuracy2"] < row["completeness2"]
+
+
+def test_neuralpull_counts_as_its_sheet_says():
+    half = evaluate_pair(CAP, BALL, profile="neuralpull")
+    assert half["predicted_samples"] == 1_000_000 and half["reference_samples"] == 100_000
+    assert half["printed_chamfer_l2"] == pytest.approx(100 * half["chamfer_l2"])
+    assert half["printed_normal_consistency"] > half["normal_consistency"]
+    assert half["accuracy"] < 0.003 < 0.1 < half["completeness"]
+    assert half["printed_f_0.002"] < half["printed_f_0.004"]
+
+
+def test_nmf_forgives_a_shift_and_a_scale_in_what_it_prints_only():
+    moved = solids.moved(Mesh(0.5 * BALL.vertices, BALL.faces), (0.1, 0.2, 0.3))
+    row, same = evaluate_pair(moved, BALL, profile="nmf"), evaluate_pair(BALL, BALL, profile="nmf")
+    assert row["printed_cd"] == pytest.approx(same["printed_cd"], rel=0.4) and row["chamfer_l1"] > 0.1
+    # In a frame of radius 1: 10,000 samples a side on an area of 4 pi, and centres that are off by 1 / sqrt(10,000)
+    assert 1000 * 2 * 4 / 10_000 < same["printed_cd"] < 2
+    assert same["printed_normal_consistency"] > 0.99
+    assert evaluate_pair(solids.flipped(BALL), BALL, profile="nmf")["printed_normal_consistency"] < -0.99
+    assert evaluate_pair(solids.flipped(BALL), BALL, profile="nmf")["printed_abs_normal_consistency"] > 0.99
+
+
+def test_nmf_counts_a_missing_face_as_non_manifold_edges():
+    """nmf.md 6: an icosphere has none, one face less gives three, over three times the faces."""
+    holed = Mesh(BALL.vertices, BALL.faces[1:])
+    row = evaluate_pair(holed, BALL, profile="nmf")
+    assert row["nme_published"] == pytest.approx(3 / (3 * len(holed.faces))) and row["nmv_published"] == 0
+    assert row["nme_corrected"] == pytest.approx(2 * row["nme_published"], rel=0.01)
+
+
+def test_humans_are_printed_in_the_frame_of_one_smallest_and_one_largest_coordinate():
+    scan, fit = (solids.moved(mesh, (0.1, 0.2, 0.3)) for mesh in (LARGER, BALL))
+    row = evaluate_pair(fit, scan, profile="air-human")
+    extent = 0.71 - (-0.31)
+    assert row["printed_chamfer_l1"] == pytest.approx(row["chamfer_l1"] / extent, rel=1e-3)
+    assert row["iou"] == pytest.approx((0.4 / 0.41) ** 3, abs=0.005)
+
+
+def test_several_profiles_at_once_give_what_each_gives():
+    rows = evaluate_profiles(CAP, BALL, ["deepsdf", "nmf"], seed=3)
+    for name, row in rows.items():
+        np.testing.assert_equal(row, evaluate_pair(CAP, BALL, profile=name, seed=3))
+
+
+def test_details_add_quality_and_distances_to_the_meshes():
+    row = evaluate_pair(CAP, BALL, details=True)
+    assert row["accuracy_mesh"] < 1e-6 < 0.08 < row["completeness_mesh"]
+    assert row["predicted_components"] == 1 and row["predicted_boundary_edges"] > 0
+    assert row["predicted_watertight"] is False and "IoU is by ray parity" in row["reason"]
+
+
+def test_waterproofing_sees_an_inside_where_parity_sees_none():
+    lidless = Mesh(solids.box((0.8,) * 3).vertices, solids.box((0.8,) * 3).faces[2:])
+    parity, waterproof = (evaluate_pair(lidless, solids.box((0.8,) * 3), profile=p) for p in ("onet", "air-onet"))
+    assert waterproof["iou"] > 0.99 or parity["iou"] > 0.99  # the hole is seen along one axis only
+    assert "implicit waterproofing" in waterproof["reason"]
+
+
+def test_a_reference_without_volume_has_no_iou_whatever_the_prediction_holds():
+    sheet = Mesh([[-0.4, -0.4, 0], [0.4, -0.4, 0.1], [0, 0.4, 0.2]], [[0, 1, 2]])
+    for name in ("onet", "air-onet"):
+        few = points_on_surface(sheet, 500, np.random.default_rng(0))
+        row = evaluate_pair(solids.box((0.5, 0.5, 0.5)), sheet, profile=name, reference_samples=few)
+        assert np.isnan(row["iou"]) and row["reference_has_volume"] is False and row["status"] == "ok"

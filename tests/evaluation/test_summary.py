@@ -9,14 +9,19 @@ from pipeline.evaluation.summary import (
     by_category,
     by_method,
     long_table,
+    missing_rows,
     printed,
+    profile_rows,
+    quick_means,
+    quick_table,
     status_counts,
     wide_table,
 )
 
 
 def row(method, category, name, status="ok", **values):
-    return {"method": method, "category": category, "id": name, "split": "test", "status": status, **values}
+    labels = {"method": method, "profile": "onet", "category": category, "id": name, "split": "test"}
+    return {**labels, "status": status, **values}
 
 
 ROWS = [
@@ -47,7 +52,7 @@ def test_the_wide_table_is_sorted_complete_and_numeric():
 
 
 def test_a_shape_that_stands_twice_is_refused():
-    with pytest.raises(ValueError, match="1 rows stand twice, first onet/chair/a"):
+    with pytest.raises(ValueError, match="1 rows stand twice, first onet/onet/chair/a"):
         wide_table([*ROWS, ROWS[1]])
 
 
@@ -108,10 +113,11 @@ def test_values_of_failed_rows_are_not_believed():
 
 
 def test_the_long_table_has_a_row_per_profile_metric_and_holds_raw_values():
-    table = long_table(wide_table(ROWS), ["onet", "convonet"])
+    both = [*ROWS, *({**one, "profile": "convonet"} for one in ROWS)]
+    table = long_table(wide_table(both), ["onet", "convonet"])
     assert [*table.columns[:4]] == ["method", "category", "id", "split"]
     assert [*table.columns[4:]] == ["profile", "metric", "value", "status", "reason"]
-    assert len(table) == 8 * (6 + 6)
+    assert len(table) == 8 * (6 + 3 + 6 + 1)  # what each reports and what it prints scaled
     assert line(table, method="onet", id="b", profile="onet", metric="chamfer_l1")["value"] == 0.01
     assert set(table[table["profile"] == "convonet"]["metric"]) >= {"f_0.01", "f_0.015", "f_0.02"}
     assert line(table, method="onet", id="c", profile="onet", metric="iou")["status"] == "empty"
@@ -128,6 +134,65 @@ def test_the_printed_layout_scales_lengths_by_ten_and_ends_with_mean_and_coverag
     penalised = printed(wide_table(ROWS), "onet", failures="penalised", mean="micro")
     assert penalised.loc["mean (micro)", ("IoU", "onet")] == pytest.approx(0.375)
     assert "Chamfer-L1 x10" not in by_method(wide_table(ROWS))["metric"].values
+
+
+def test_values_taken_in_different_ways_never_meet_in_one_mean():
+    rows = [
+        row("onet", "chair", "a", iou=0.5),
+        {**row("onet", "chair", "a", iou=0.9), "profile": "ifnet"},
+        {**row("onet", "chair", "a", iou=None, emd=0.1, printed_cd=3.0), "profile": "deepsdf"},
+    ]
+    table = by_method(wide_table(rows))
+    assert line(table, profile="onet", metric="iou")["micro_dropped"] == 0.5
+    assert line(table, profile="ifnet", metric="iou")["asked"] == 1
+    assert "iou" not in set(table[table["profile"] == "deepsdf"]["metric"])
+    assert line(table, profile="deepsdf", metric="printed_cd")["micro_dropped"] == 3.0
+    assert list(by_category(wide_table(rows)).columns[:4]) == ["method", "profile", "category", "metric"]
+    assert line(status_counts(wide_table(rows)), method="onet")["asked"] == 1
+
+
+def test_what_a_paper_prints_is_penalised_in_its_own_scale():
+    rows = [
+        {**row("net", "chair", "a", printed_cd=3.0, emd=0.1), "profile": "deepsdf"},
+        {**row("net", "chair", "b", status="empty"), "profile": "deepsdf"},
+    ]
+    table = by_method(wide_table(rows))
+    assert line(table, metric="printed_cd")["micro_penalised"] == pytest.approx((3.0 + 2000 * 3) / 2)
+    assert line(table, metric="emd")["micro_penalised"] == pytest.approx((0.1 + 3**0.5) / 2)
+    shown = printed(wide_table(rows), "deepsdf", mean="micro")
+    assert shown.loc["mean (micro)", ("Chamfer distance (sum of squares) x1000", "net")] == 3.0
+
+
+def test_the_rows_of_one_shape_come_one_per_profile():
+    labels = {"method": "net", "category": "chair", "id": "a", "split": "test"}
+    rows = profile_rows(labels, {"profiles": {"onet": {"status": "ok", "iou": 0.5}, "nmf": {"status": "ok"}}})
+    assert [one["profile"] for one in rows] == ["onet", "nmf"] and rows[0]["iou"] == 0.5
+    gone = missing_rows({**labels, "id": "b"}, ["onet", "nmf"], "no mesh")
+    assert {one["status"] for one in gone} == {"missing"}
+    wide = wide_table([*rows, *gone])
+    assert line(by_method(wide, ["iou"]), profile="onet")["micro_penalised"] == 0.25
+
+
+def test_quick_tables_hold_shapes_and_means_per_category():
+    rows = [
+        {"shape": "chair/b", "iou": 0.5, "loss": 2.0, "status": "ok"},
+        {"shape": "chair/a/x", "iou": 0.7, "loss": 4.0, "status": "ok"},
+        {"shape": "lamp/c", "iou": 0.2, "loss": 6.0, "status": "ok"},
+        {"shape": "lamp/d", "status": "invalid", "reason": "nothing to see"},
+    ]
+    table = quick_table("net", rows)
+    assert list(table["id"]) == ["a/x", "b", "c", "d"] and list(table.columns[:4]) == [
+        "method",
+        "category",
+        "id",
+        "iou",
+    ]
+    means = quick_means(table).set_index("category")
+    assert means.loc["lamp", ["asked", "scored"]].tolist() == [2, 1]
+    assert means.loc["macro mean", "iou"] == pytest.approx((0.6 + 0.2) / 2)
+    assert means.loc["micro mean", "loss"] == pytest.approx(4.0)
+    assert means.loc["micro mean", ["asked", "scored"]].tolist() == [4, 3]
+    assert quick_means(quick_table("net", [])).loc[0, "asked"] == 0
 
 
 def test_statuses_are_counted_and_open_and_inside_out_meshes_with_them():

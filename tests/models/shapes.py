@@ -18,6 +18,21 @@ BLOCKS = (
 # The same with its axes in another order and one of them mirrored: a mix-up cannot serve both.
 TURNED = tuple(((y, z, x), (-cy, cz, cx)) for (x, y, z), (cx, cy, cz) in BLOCKS)
 
+AIRNET = {
+    "levels": (32, 16),
+    "width": 24,
+    "first_width": 16,
+    "neighbours": 6,
+    "first_neighbours": 6,
+    "full_blocks": 1,
+    "decoder_width": 24,
+    "decoder_neighbours": 4,
+    "hidden": 24,
+    "blocks": 2,
+    "queries": 256,
+    "observation": {"points": 100, "noise": 0.0},
+}
+
 # Settings of the cases that the contract tests run: every model, and its variants as "<model>/<variant>".
 TINY: dict[str, dict] = {
     "onet": {
@@ -29,13 +44,115 @@ TINY: dict[str, dict] = {
         "queries": 256,
         "observation": {"points": 100},
     },
+    "onet/image": {
+        "hidden": 32,
+        "blocks": 2,
+        "code": 16,
+        "encoder_hidden": 32,
+        "queries": 256,
+        "observation": {"kind": "view", "size": 48},
+    },
+    "onet/voxel": {
+        "hidden": 32,
+        "blocks": 2,
+        "code": 16,
+        "encoder_hidden": 32,
+        "queries": 256,
+        "observation": {"kind": "voxels"},
+    },
+    "onet/unconditional": {
+        "hidden": 32,
+        "blocks": 2,
+        "latent": 8,
+        "latent_hidden": 32,
+        "decoder": "simple",
+        "queries": 256,
+        "observation": {"kind": "nothing"},
+    },
+    "convonet": {
+        "observation": {"points": 150},
+        "plane_resolution": 16,
+        "plane_depth": 2,
+        "plane_width": 8,
+        "code": 8,
+        "encoder_hidden": 8,
+        "encoder_blocks": 2,
+        "hidden": 16,
+        "blocks": 2,
+        "queries": 256,
+    },
+    "convonet/grid": {
+        "observation": {"points": 150},
+        "maps": ("grid",),
+        "grid_resolution": 12,
+        "grid_levels": 2,
+        "grid_width": 8,
+        "code": 8,
+        "encoder_hidden": 8,
+        "encoder_blocks": 2,
+        "hidden": 16,
+        "blocks": 2,
+        "queries": 256,
+    },
+    "convonet/voxels": {
+        "observation": {"kind": "voxels", "resolution": 16},
+        "plane_resolution": 16,
+        "plane_depth": 2,
+        "plane_width": 8,
+        "code": 8,
+        "hidden": 16,
+        "blocks": 2,
+        "queries": 256,
+    },
+    "ifnet": {
+        "observation": {"points": 150, "resolution": 16},
+        "stem": 4,
+        "levels": ((8, 8), (8, 8)),
+        "decoder": (32, 32),
+        "queries": 256,
+    },
+    "ifnet/voxels": {
+        "observation": {"kind": "voxels", "resolution": 16},
+        "stem": None,
+        "levels": ((4, 8), (8, 8), (8, 8)),
+        "decoder": (32, 32),
+        "displacement": 0.035,
+        "outside": "zeros",
+        "queries": 256,
+    },
     "deepsdf": {"dims": (32,) * 4, "latent_in": (2,), "code": 8, "samples": 256, "dropout": 0.0},
+    "neuralpull": {
+        "observation": {"points": 100, "noise": 0.0},
+        "neighbours": 10,
+        "queries": ((1.0, 5),),
+        "hidden": 16,
+        "layers": 3,
+        "skip": 2,
+    },
+    "neuralpull/tf": {
+        "observation": {"points": 100, "noise": 0.0},
+        "neighbours": 10,
+        "queries": ((2.0, 3), (1.0, 2)),
+        "reference_density": None,
+        "architecture": "tf",
+        "hidden": 16,
+        "layers": 2,
+    },
     "poisson": {"depth": 4},
+    "airnet": AIRNET,
+    "airnet/pointnet": {**AIRNET, "encoder": "pointnet", "decoder": "interpolation", "supervision": "volume"},
+    "imnet": {"code": 16, "encoder_width": 4, "decoder_width": 8, "decoder_std": 0.1, "points": 512},
+    "imnet_gan": {"noise": 8, "hidden": 32, "initial_std": 0.1},
+    "imnet_svr": {"width": 4, "size": 32},
 }
-TINY_INFERENCE: dict[str, dict] = {"deepsdf": {"iterations": 20, "samples": 256}}
+TINY_INFERENCE: dict[str, dict] = {
+    "deepsdf": {"iterations": 20, "samples": 256},
+    "neuralpull": {"iterations": 10, "batch_queries": 64, "warmup": 4},
+    "neuralpull/tf": {"iterations": 10, "batch_queries": 64, "warmup": 0, "schedule": "constant"},
+}
 
 # Case of the parent of a case, for models that build on another.
-PARENTS: dict[str, str] = {}
+PARENTS: dict[str, str] = {"imnet_gan": "imnet", "imnet_svr": "imnet"}
 
 
 def cases() -> tuple[str, ...]:
@@ -122,7 +239,7 @@ def _arrays(surface, normals, sdf, rng: np.random.Generator) -> dict[str, np.nda
         "volume.points": volume,
         "volume.occupancies": sdf(volume) < 0,
         "sdf.volume": sdf(volume).astype(np.float32),
-        **{f"voxels.{resolution}": lattice_occupancies(sdf, resolution) for resolution in (32, 64)},
+        **{f"voxels.{resolution}": lattice_occupancies(sdf, resolution) for resolution in (16, 32, 64)},
         "views.images": silhouettes(surface),
     }
     for sigma in (0.1, 0.01):

@@ -60,6 +60,22 @@ def test_mise_and_dense_evaluation_give_one_mesh():
         np.testing.assert_allclose(mise.value.vertices, dense.value.vertices, atol=1e-6)
 
 
+def test_coarse_to_fine_gives_the_mesh_of_dense_evaluation_at_its_own_places():
+    fine = ExtractionSettings(method="coarse_to_fine", resolution_0=32, depth=2, box=1.0)
+    outcomes = extract(balls(SPHERES), 3, "signed_distance", fine)
+    for (radius, centre), product in zip(SPHERES, outcomes, strict=True):
+        mesh = product.value
+        assert is_watertight(mesh) and volume(mesh) == pytest.approx(solids.sphere_volume(radius), rel=1e-3)
+        np.testing.assert_allclose(centroid(mesh), centre, atol=1e-4)
+        assert np.abs(solids.sphere_sdf(mesh.vertices, radius, centre)).max() < 1e-4
+        assert 32**3 < product.figures["query_points"] < 0.25 * 128**3
+    # The voxel centres of 128 are the lattice of a box half a voxel smaller all round.
+    lattice = ExtractionSettings(method="dense", resolution=127, box=127 / 128)
+    for ours, theirs in zip(outcomes, extract(balls(SPHERES), 3, "signed_distance", lattice), strict=True):
+        np.testing.assert_array_equal(ours.value.faces, theirs.value.faces)
+        np.testing.assert_allclose(ours.value.vertices, theirs.value.vertices, atol=1e-6)
+
+
 def test_three_unequal_boxes_keep_their_place_axes_and_sizes():
     def field(shapes, queries):
         return np.array([solids.three_boxes_sdf(q) for q in queries], np.float32)
@@ -100,9 +116,10 @@ def test_the_level_of_a_signed_distance_is_a_distance():
     assert np.abs(solids.sphere_sdf(product.value.vertices, 0.35, (0.0, 0.1, 0.0))).max() < 1e-3
 
 
-def test_shapes_without_a_surface_are_rejected_with_the_reason_and_do_not_disturb_the_others():
+@pytest.mark.parametrize("method", ["mise", "dense", "coarse_to_fine"])
+def test_shapes_without_a_surface_are_rejected_with_the_reason_and_do_not_disturb_the_others(method):
     spheres = [(0.3, (0.0, 0.0, 0.0)), (-1.0, (0.0, 0.0, 0.0)), (5.0, (0.0, 0.0, 0.0)), (np.nan, (0.0, 0.0, 0.0))]
-    settings = ExtractionSettings(resolution_0=16, depth=1)
+    settings = ExtractionSettings(method=method, resolution_0=16, depth=1, resolution=32)
     good, empty, full, broken = extract(balls(spheres), 4, "signed_distance", settings)
     (alone,) = extract(balls(spheres), 1, "signed_distance", settings)
     assert all(isinstance(outcome, Rejected) for outcome in (empty, full, broken))
@@ -113,16 +130,17 @@ def test_shapes_without_a_surface_are_rejected_with_the_reason_and_do_not_distur
     np.testing.assert_array_equal(good.value.vertices, alone.value.vertices)
 
 
-@pytest.mark.parametrize("method", ["mise", "dense"])
-def test_blocks_have_one_size_that_the_settings_set_and_every_row_its_own_shapes_points(method):
+@pytest.mark.parametrize("method", ["mise", "dense", "coarse_to_fine"])
+def test_blocks_keep_to_the_settings_and_no_shape_stands_in_one_twice(method):
     calls = []
     settings = ExtractionSettings(
         method=method, resolution_0=16, depth=1, resolution=32, batch_points=3 * ROW_POINTS, batch_shapes=2
     )
     outcomes = extract(balls(SPHERES, calls), 3, "signed_distance", settings)
-    assert {queries.shape[1:] for _, queries in calls} == {(ROW_POINTS, 3)}
-    assert max(len(shapes) for shapes, _ in calls) == 3
+    assert {queries.shape for _, queries in calls} <= {(1, k * ROW_POINTS, 3) for k in (1, 2, 3)} | {(2, ROW_POINTS, 3)}
+    assert max(queries.size for _, queries in calls) == 3 * 3 * ROW_POINTS
     assert all(queries.dtype == np.float32 and len(shapes) == len(queries) for shapes, queries in calls)
+    assert all(len(set(shapes)) == len(shapes) for shapes, _ in calls)
     second_group = [2 in shapes for shapes, _ in calls]
     assert second_group == sorted(second_group) and not any({0, 1} & set(shapes) for shapes, _ in calls if 2 in shapes)
     whole = extract(balls(SPHERES), 3, "signed_distance", settings.model_copy(update={"batch_shapes": 3}))
@@ -130,13 +148,23 @@ def test_blocks_have_one_size_that_the_settings_set_and_every_row_its_own_shapes
         np.testing.assert_array_equal(one.value.vertices, other.value.vertices)
 
 
-def test_full_blocks_are_wasted_on_no_more_than_a_row_per_shape_and_round():
+def test_blocks_are_full_but_for_a_row_per_shape_and_the_leftovers_of_a_round():
     calls = []
     outcomes = extract(balls(SPHERES, calls), 3, "signed_distance", MISE)
     asked = sum(product.figures["query_points"] for product in outcomes)
     evaluated = sum(queries.shape[0] * queries.shape[1] for _, queries in calls)
     assert asked <= evaluated <= asked + 3 * 4 * ROW_POINTS
-    assert len(calls) <= 4 + evaluated // MISE.batch_points
+    pieces = int(np.log2(MISE.batch_points // ROW_POINTS))  # lengths into which the leftovers of a round are cut
+    assert len(calls) <= evaluated // MISE.batch_points + 4 * pieces * 2
+
+
+def test_leftovers_of_many_shapes_share_full_blocks():
+    calls = []
+    extract(
+        balls(SPHERES * 8, calls), 24, "signed_distance", ExtractionSettings(resolution_0=32, depth=0, batch_shapes=24)
+    )
+    assert len(calls) == 12 + 2  # 36k points are one piece of 32k and one of 4k: twelve full blocks, two of the rest
+    assert all(queries.shape[0] * queries.shape[1] == MISE.batch_points for _, queries in calls[:12])
 
 
 def test_batches_smaller_than_a_row_are_kept():

@@ -213,6 +213,6 @@ def test_impossible_settings_are_refused(arguments):
 def test_filling_prefers_x_over_y_over_z():
     grid = np.full((3, 3, 3), np.nan)
     grid[::2, ::2, ::2] = np.arange(8).reshape(2, 2, 2)
-    fill_forward(grid, step=2)
+    fill_forward(grid, ~np.isnan(grid), step=2)
     expected = np.arange(8).reshape(2, 2, 2)[np.ix_([0, 0, 1], [0, 0, 1], [0, 0, 1])]
     np.testing.assert_array_equal(grid, expected)

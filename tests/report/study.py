@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.evaluation.metrics import METRICS
 from pipeline.evaluation.profiles import PROFILES
 from pipeline.evaluation.summary import by_category, by_method, wide_table
 from pipeline.report.page import GalleryItem, ReportData, ReportSettings, build_report, read_templates
@@ -26,7 +25,7 @@ def wide(names: dict[str, str] | None = None) -> pd.DataFrame:
     for method in IOU:
         for (category, shape), iou, chamfer in zip(SHAPES, IOU[method], CHAMFER[method], strict=True):
             row = {"method": method, "category": category, "id": shape}
-            row = {key: names.get(value, value) for key, value in row.items()}
+            row = {key: names.get(value, value) for key, value in row.items()} | {"profile": "onet"}
             if iou is None:
                 rows.append({**row, "status": "empty", "reason": names.get("reason", "the mesh has 0 faces")})
             else:
@@ -69,8 +68,7 @@ def report_data(names: dict[str, str] | None = None, **changes) -> ReportData:
         "categories": by_category(rows),
         "rejected": rejected(names),
         "cost": cost(),
-        "profiles": PROFILES,
-        "metrics": METRICS,
+        "profiles": {"onet": PROFILES["onet"]},
         "methods": (method, names.get("mean", "mean")),
         "gallery": (gallery,),
         "curves": {method: [{"step": 10, "loss": 1.0}, {"step": 20, "loss": 0.5, "validation_iou": 0.4}]},

@@ -101,3 +101,21 @@ def test_sigma_is_required_and_positive():
 def test_a_mesh_without_area_is_rejected():
     with pytest.raises(Rejected, match="total area"):
         sample_boundary(Mesh([(0, 0, 0)], [(0, 0, 0)]), BoundarySettings(sigma=0.1, count=10), stream())
+
+
+@pytest.mark.parametrize("inside", ["parity", "waterproof"])
+def test_the_originals_inside_tests_agree_on_a_closed_mesh(inside):
+    mesh, settings = solids.three_boxes(), BoundarySettings(sigma=0.05, count=5000)
+    rays, other = (
+        sample_boundary(mesh, s, rng_for(0, "sample_boundary", "x")).value
+        for s in (settings, settings.model_copy(update={"inside": inside}))
+    )
+    np.testing.assert_array_equal(rays["points"], other["points"])
+    np.testing.assert_array_equal(rays["occupancies"], other["occupancies"])
+
+
+def test_more_points_than_memory_holds_are_refused_before_they_are_drawn(monkeypatch):
+    limit = 400 * 2**20
+    monkeypatch.setattr("pipeline.geometry.memory.resource.getrlimit", lambda kind: (limit, limit))
+    with pytest.raises(MemoryError, match="100,000,000 points needs 21,935 MB"):
+        sample_boundary(solids.three_boxes(), BoundarySettings(sigma=0.05, count=100_000_000), rng_for(0, "x"))

@@ -89,3 +89,14 @@ def test_no_sets_give_no_distances():
 def test_a_mesh_without_area_is_rejected():
     with pytest.raises(Rejected, match="area"):
         compute_sdf(Mesh([(0, 0, 0)], [(0, 0, 0)]), {"a": np.zeros((1, 3))}, SdfSettings())
+
+
+def test_the_figures_tell_how_many_signs_agree_with_the_labels():
+    mesh = solids.three_boxes()
+    samples = sample_sets(mesh, 1000)
+    sets = {name: sample.value["points"] for name, sample in samples.items()}
+    labels = {name: sample.value["occupancies"].copy() for name, sample in samples.items()}
+    labels["volume"][:100] = ~labels["volume"][:100]
+    figures = compute_sdf(mesh, sets, SdfSettings(), labels).figures
+    assert figures["sign_agreement"] == {"volume": 0.9, "boundary-0.02": 1.0}
+    assert "sign_agreement" not in compute_sdf(mesh, sets, SdfSettings()).figures

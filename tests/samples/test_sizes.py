@@ -1,10 +1,15 @@
-"""What a shape's samples take on disk at the default precision."""
+"""What a shape takes on disk at the default precision: its samples, and everything the store has of it."""
 
+import pytest
+
+from benchmarks.sizes import ALL, EXTRA, LIMITS, stored_sizes
 from pipeline.samples.boundary import BoundarySettings, sample_boundary
 from pipeline.samples.sdf import SdfSettings, compute_sdf
 from pipeline.samples.surface import SurfaceSettings, sample_surface
 from pipeline.samples.volume import VolumeSettings, sample_volume
 from pipeline.seeds import rng_for
+from pipeline.sources.catalogue import RawFile
+from pipeline.sources.demo import DemoSettings, make_shape, obj_text
 from pipeline.storage import encode
 from tests import solids
 
@@ -31,3 +36,12 @@ def test_surface_and_volume_of_a_hundred_thousand_points_take_two_and_a_half_meg
     volume = sample_volume(MESH, VolumeSettings(), rng_for(0, "volume"))
     assert len(surface.value["points"]) == len(volume.value["points"]) == 100_000
     assert stored_megabytes(surface, volume) <= 2.5
+
+
+@pytest.mark.parametrize("category", ["chair", "airplane"])
+def test_everything_the_store_has_of_a_shape_takes_eight_megabytes(category):
+    text = obj_text(make_shape(category, 0, DemoSettings()))
+    sizes = stored_sizes(RawFile(text.encode(), "model.obj"))
+    assert set(ALL) | set(EXTRA) < set(sizes)
+    for names, megabytes in LIMITS.values():
+        assert sum(sizes[name] for name in names) / 1e6 <= megabytes

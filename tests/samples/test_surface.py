@@ -162,3 +162,10 @@ def test_the_stream_decides_every_byte():
 def test_a_mesh_without_area_is_rejected(mesh):
     with pytest.raises(Rejected, match="total area"):
         sample_surface(mesh, SurfaceSettings(count=10), stream())
+
+
+def test_more_points_than_memory_holds_are_refused_before_they_are_drawn(monkeypatch):
+    limit = 400 * 2**20
+    monkeypatch.setattr("pipeline.geometry.memory.resource.getrlimit", lambda kind: (limit, limit))
+    with pytest.raises(MemoryError, match="100,000,000 points needs 21,935 MB"):
+        sample_surface(solids.three_boxes(), SurfaceSettings(count=100_000_000), stream())

@@ -61,3 +61,29 @@ def test_resolution_is_at_least_one():
 def test_a_mesh_without_area_is_rejected():
     with pytest.raises(Rejected, match="area"):
         voxelize(Mesh([(0, 0, 0)], [(0, 0, 0)]), VoxelSettings(resolution=2))
+
+
+@pytest.mark.parametrize("inside", ["parity", "waterproof"])
+def test_the_originals_inside_tests_agree_on_a_closed_mesh(inside):
+    settings = VoxelSettings(resolution=20, inside=inside)
+    grid = voxelize(solids.three_boxes(), settings).value["occupancies"]
+    np.testing.assert_array_equal(grid, grid_of(solids.three_boxes(), 20))
+
+
+def test_a_hole_spoils_parity_and_waterproofing_looks_another_way():
+    ball = solids.icosphere(0.4, subdivisions=3)
+    kept = ball.triangles.mean(axis=1)[:, 2] < 0.35  # without its cap at the top
+    open_ball = Mesh(ball.vertices, ball.faces[kept])
+    grids = {
+        inside: voxelize(open_ball, VoxelSettings(resolution=16, inside=inside)).value["occupancies"]
+        for inside in ("parity", "waterproof")
+    }
+    assert not grids["parity"][8, 8, 8]
+    assert grids["waterproof"][8, 8, 8]
+
+
+def test_a_grid_beyond_the_workers_memory_is_refused_before_it_is_made(monkeypatch):
+    limit = 100 * 2**20
+    monkeypatch.setattr("pipeline.geometry.memory.resource.getrlimit", lambda kind: (limit, limit))
+    with pytest.raises(MemoryError, match=r"a grid of 512\^3 cells needs \d+ MB, and 0 MB are left"):
+        voxelize(solids.three_boxes(), VoxelSettings(resolution=512))

@@ -88,7 +88,8 @@ def test_without_a_key_or_the_package_the_message_says_what_to_do(service, tmp_p
     with pytest.raises(ValueError, match=f"runtime.{setting} is set, but {key} is not"):
         show(tmp_path, **{setting: "shapes"})
     monkeypatch.setenv(key, "k")
-    monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda name: None)
+    for package in ("wandb", "comet_ml"):
+        monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     with pytest.raises(ValueError, match="pip install"):
         show(tmp_path, **{setting: "shapes"})
 

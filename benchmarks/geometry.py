@@ -1,0 +1,461 @@
+"""What the data stages cost on real meshes, and how near their results are, beside a plain way of doing the same.
+
+    python -m benchmarks.geometry ../shared/meshes [--every 5] [--workers 2]
+
+CPU-seconds of the process, one thread each, so that other work on the machine disturbs them little. Each way runs in a
+process of its own over all shapes, as a worker does: `isomill`, `plain` (benchmarks/reference_geometry.py), and for
+watertighting alone `alpha wrap` (pymeshlab) and `trimesh` (merge, fix normals, fill holes); what is not installed is
+said to be so. Distances and thickness are measured the same way for all, here and not by the code under test.
+--workers 2 measures instead how much faster two processes are than one; the machine must be idle for that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import table
+
+SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb")
+ONE_THREAD = {
+    name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "IGL_NUM_THREADS")
+} | {"OMP_WAIT_POLICY": "PASSIVE"}
+WAYS = ("isomill", "plain", "alpha wrap", "trimesh")
+OPTIONAL = {"pcu": "point_cloud_utils", "mesh2sdf": "mesh2sdf", "trimesh + embreex": "embreex"}
+CHAIN = ("read", "watertight", "scale", "surface", "boundary", "sdf", "volume", "voxels")
+COUNT, SIGMAS, VOXELS = 100_000, (0.1, 0.01), 32
+TARGETS = {"watertight": 0.67, "chain": 0.7, "memory": 700.0, "files": 0.1, "workers": 1.8}
+ACCURATE, FOLLOWED, THICK = 0.002, 0.006, 2 / 256  # longest edges
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("meshes", type=Path, help="folder with a manifest.csv, or any folder of meshes")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th mesh only")
+    parser.add_argument("--workers", type=int, default=1, help="measure the speed-up of this many processes")
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--list", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.way:
+        work(options.way, json.loads(options.list.read_text()))
+        return
+    paths = mesh_files(options.meshes)[:: options.every]
+    if options.workers > 1:
+        scaling(paths, options.workers)
+    else:
+        compare(paths, options.meshes)
+
+
+def mesh_files(folder: Path) -> list[Path]:
+    """The good meshes of a folder: those of its manifest, failing that all that are there."""
+    manifest = folder / "manifest.csv"
+    if manifest.is_file():
+        import csv
+
+        with open(manifest, newline="", encoding="utf-8") as stream:
+            return [folder / row["file"] for row in csv.DictReader(stream)]
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+# --- the parent
+
+
+def compare(paths: list[Path], folder: Path) -> None:
+    rows = {way: run_workers(way, [paths])[0] for way in WAYS}
+    for way in WAYS:
+        failed = [row for row in rows[way] if "failed" in row]
+        for row in failed:
+            print(f"{way}: {row['path']}: {row['failed']}")
+    print(f"\n{len(paths)} meshes of {folder.name}, CPU-seconds of one thread\n")
+    print(table(("step", *(f"{way} {what}" for way in WAYS[:2] for what in ("median", "worst"))), step_rows(rows)))
+    print("\nWatertighting\n")
+    print(table(WATERTIGHT_HEADER, [watertight_row(way, rows) for way in WAYS]))
+    print(
+        f"\nclosed: closed, 2-manifold, outward. near: mean distance of the outer raw surface under {ACCURATE}."
+        f"\nfollowed: all outer points whose wall and gap are {THICK:.4f} thick lie within {FOLLOWED} of the result."
+    )
+    for name, module in OPTIONAL.items():
+        if importlib.util.find_spec(module) is None:
+            print(f"{name}: not installed")
+    print("\nEvery mesh, isomill\n")
+    print(table(SHAPE_HEADER, [shape_row(row, folder) for row in rows["isomill"] if "failed" not in row]))
+    print("\n" + "\n".join(verdicts(rows)))
+
+
+def run_workers(way: str, groups: list[list[Path]]) -> list[list[dict[str, Any]]]:
+    """The rows that one process for each group of meshes prints; all processes run at once."""
+    with tempfile.TemporaryDirectory() as folder:
+        processes = []
+        for number, group in enumerate(groups):
+            names = Path(folder) / f"{number}.json"
+            names.write_text(json.dumps([str(path) for path in group]))
+            command = [sys.executable, "-m", "benchmarks.geometry", "-", "--way", way, "--list", str(names)]
+            environment = {**os.environ, **ONE_THREAD}
+            processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
+        outputs = [process.communicate()[0] for process in processes]
+    if any(process.returncode for process in processes):
+        raise RuntimeError(f"a process of {way} failed")
+    return [[json.loads(line) for line in text.splitlines()] for text in outputs]
+
+
+def scaling(paths: list[Path], workers: int) -> None:
+    """Wall seconds of the stages over all meshes: one process, then several with the meshes shared out by cost."""
+    (alone,) = run_workers("isomill", [paths])
+    by_cost = sorted((row for row in alone if "failed" not in row), key=lambda row: -row["wall"])
+    groups: list[list[dict]] = [[] for _ in range(workers)]
+    for row in by_cost:
+        min(groups, key=lambda group: sum(other["wall"] for other in group)).append(row)
+    together = run_workers("isomill", [[Path(row["path"]) for row in group] for group in groups])
+    one = sum(row["wall"] for row in by_cost)
+    several = max(sum(row["wall"] for row in rows) for rows in together)
+    faster, target = one / several, TARGETS["workers"]
+    print(f"one process: {one:.1f} s, {workers}: {several:.1f} s, {faster:.2f} times as fast; {met(faster >= target)}")
+
+
+def costs(rows: list[dict], *steps: str) -> list[float]:
+    return [sum(row["steps"][step] for step in steps) for row in rows if "failed" not in row]
+
+
+def step_rows(rows: dict[str, list[dict]]) -> list[tuple]:
+    chains = [(step, (step,)) for step in CHAIN] + [("the chain", CHAIN)]
+    lines = []
+    for name, steps in chains:
+        values = [costs(rows[way], *steps) for way in WAYS[:2]]
+        lines.append((name, *(number for column in values for number in (statistics.median(column), max(column)))))
+    files = costs(rows["isomill"], "files")
+    return [*lines, ("store files", statistics.median(files), max(files), None, None)]
+
+
+WATERTIGHT_HEADER = ("way", "median s", "worst s", "of plain", "closed", "near", "followed", "peak MB")
+
+
+def watertight_row(way: str, rows: dict[str, list[dict]]) -> tuple:
+    mine = [row for row in rows[way] if "failed" not in row]
+    total = len(rows[way])
+    seconds = costs(mine, "watertight")
+    return (
+        way,
+        statistics.median(seconds),
+        max(seconds),
+        statistics.median(ratios(rows[way], rows["plain"], "watertight")),
+        f"{sum(row['closed'] for row in mine)}/{total}",
+        f"{sum(row['d_in'] < ACCURATE for row in mine)}/{total}",
+        f"{sum(row['lost'] == 0 for row in mine)}/{total}",
+        max(row["peak_mb"] for row in mine),
+    )
+
+
+def ratios(mine: list[dict], other: list[dict], *steps: str) -> list[float]:
+    """Cost of each mesh over what the other way spends on it, where both succeed."""
+    reference = {row["path"]: row for row in other if "failed" not in row}
+    common = [row for row in mine if "failed" not in row and row["path"] in reference]
+    return [
+        a / b for a, b in zip(costs(common, *steps), costs([reference[r["path"]] for r in common], *steps), strict=True)
+    ]
+
+
+SHAPE_HEADER = ("mesh", "faces", "link", "s", "d in", "d in 99 %", "outer", "thick", "lost", "lost one-sided", "closed")
+
+
+def shape_row(row: dict, folder: Path) -> tuple:
+    name = Path(row["path"]).relative_to(folder).as_posix().removesuffix("/models/model_normalized.obj")
+    cells = (row[key] for key in ("d_in", "d_in_99", "outer", "thick", "lost", "lost_one_sided"))
+    return (name, row["faces"], row["link"], row["steps"]["watertight"], *cells, "yes" if row["closed"] else "NO")
+
+
+def verdicts(rows: dict[str, list[dict]]) -> list[str]:
+    mine, plain = rows["isomill"], rows["plain"]
+    closing = statistics.median(ratios(mine, plain, "watertight"))
+    chain = statistics.median(ratios(mine, plain, *CHAIN))
+    files = statistics.median(f / (c + f) for f, c in zip(costs(mine, "files"), costs(mine, *CHAIN), strict=True))
+    peak = max(row["peak_mb"] for row in mine if "failed" not in row)
+    return [
+        f"watertighting, of plain, median: {closing:.2f}; {met(closing <= TARGETS['watertight'])}",
+        f"the chain, of plain, median: {chain:.2f}; {met(chain <= TARGETS['chain'])}",
+        f"store files, of the chain, median: {files:.1%}; {met(files < TARGETS['files'])}",
+        f"peak of a worker: {peak:.0f} MB; {met(peak < TARGETS['memory'])}",
+    ]
+
+
+def met(reached: bool) -> str:
+    return "met" if reached else "NOT MET"
+
+
+# --- a worker
+
+
+def work(way: str, paths: list[str]) -> None:
+    """Print one JSON row for each mesh. What measures nearness stands last, so that it is in no peak before it."""
+    import resource
+
+    run = {"isomill": isomill, "plain": plain, "alpha wrap": alpha_wrap, "trimesh": trimesh_repair}[way]
+    done = []
+    warm_up(run)
+    for path in paths:
+        start = time.perf_counter()
+        try:
+            row, result = run(Path(path))
+        except Exception as error:  # a way that cannot do a mesh has failed on it, whatever it raises
+            done.append(({"path": path, "failed": f"{type(error).__name__}: {error}"[:200]}, None))
+            continue
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        done.append(({"path": path, "wall": time.perf_counter() - start, "peak_mb": peak, **row}, result))
+    for row, result in done:
+        print(json.dumps(row if result is None else row | nearness(*result)), flush=True)
+
+
+def warm_up(run: Callable) -> None:
+    """Loads what the way loads on its first call."""
+    from tests.solids import three_boxes
+
+    mesh = three_boxes()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "boxes.off"
+        rows = [" ".join(map(str, row)) for row in mesh.vertices.tolist()]
+        rows += ["3 " + " ".join(map(str, row)) for row in mesh.faces[1:].tolist()]
+        path.write_text(f"OFF\n{len(mesh.vertices)} {len(mesh.faces) - 1} 0\n" + "\n".join(rows) + "\n")
+        run(path)
+
+
+class Clock:
+    """CPU-seconds by step."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, float] = {}
+
+    def time(self, step: str, call: Callable, *arguments, **named):
+        start = time.process_time()
+        result = call(*arguments, **named)
+        self.steps[step] = self.steps.get(step, 0.0) + time.process_time() - start
+        return result
+
+
+def isomill(path: Path):
+    import numpy as np
+
+    from pipeline import encoding
+    from pipeline.meshes import read, scale, watertight
+    from pipeline.samples import boundary, sdf, surface, volume, voxels
+
+    clock, rng = Clock(), np.random.default_rng(0)
+    content = path.read_bytes()
+    raw = clock.time("read", read.extract_meshes, content, path.name, {}, read.ReadSettings())
+    stored = Files(clock, encoding)
+    raw_value = stored.through(raw, "mesh")
+    closed = clock.time("watertight", watertight.make_watertight, raw_value, watertight.WatertightSettings())
+    closed_value, raw_value = stored.through(closed, "mesh"), stored.through(raw, "mesh")
+    canonical = clock.time("scale", scale.scale_to_off, closed_value, raw_value, scale.ScaleSettings())
+
+    def mesh():
+        """Every stage reads the mesh for itself."""
+        return stored.through(canonical, "off")
+
+    drawn = clock.time("surface", surface.sample_surface, mesh(), surface.SurfaceSettings(count=COUNT), rng)
+    stored.through(drawn, "arrays")
+    sets = {}
+    for sigma in SIGMAS:
+        settings = boundary.BoundarySettings(sigma=sigma, count=COUNT)
+        near = clock.time("boundary", boundary.sample_boundary, mesh(), settings, rng)
+        sets[f"boundary-{sigma:g}"] = stored.through(near, "arrays")["points"]
+    stored.through(clock.time("sdf", sdf.compute_sdf, mesh(), sets, sdf.SdfSettings()), "arrays")
+    stored.through(
+        clock.time("volume", volume.sample_volume, mesh(), volume.VolumeSettings(count=COUNT), rng), "arrays"
+    )
+    stored.through(clock.time("voxels", voxels.voxelize, mesh(), voxels.VoxelSettings(resolution=VOXELS)), "arrays")
+    row = {"steps": clock.steps, "faces": len(raw.value.faces), "link": closed.figures["link"]}
+    return row, ((raw.value.vertices, raw.value.faces), (closed.value.vertices, closed.value.faces))
+
+
+class Files:
+    """Products on their way through a store: encoded, written, read and decoded, each product written once."""
+
+    def __init__(self, clock: Clock, encoding) -> None:
+        self.clock, self.encoding = clock, encoding
+        self.folder = tempfile.TemporaryDirectory()
+        self.paths: dict[int, Path] = {}
+
+    def through(self, product, kind: str):
+        return self.clock.time("files", self._through, product, kind)
+
+    def _through(self, product, kind: str):
+        path = self.paths.get(id(product))
+        if path is None:
+            path = self.paths[id(product)] = Path(self.folder.name) / str(len(self.paths))
+            with open(path, "wb") as stream:
+                stream.write(self.encoding.encode(product, kind))
+                stream.flush()
+                os.fsync(stream.fileno())
+        return self.encoding.decode(path.read_bytes(), kind).value
+
+
+def plain(path: Path):
+    import numpy as np
+
+    from benchmarks import reference_geometry as reference
+
+    clock, rng = Clock(), np.random.default_rng(0)
+    raw = clock.time("read", reference.read, path)
+    vertices, faces = clock.time("watertight", reference.watertight, *raw)
+    canonical = clock.time("scale", reference.scaled, vertices)
+    clock.time("surface", reference.surface, canonical, faces, COUNT, rng)
+    for sigma in SIGMAS:
+        clock.time("boundary", reference.boundary, canonical, faces, COUNT, sigma, rng)
+    clock.steps["sdf"] = 0.0  # with the boundary points
+    clock.time("volume", reference.volume, canonical, faces, COUNT, rng)
+    clock.time("voxels", reference.voxels, canonical, faces, VOXELS)
+    return {"steps": clock.steps, "faces": len(raw[1])}, (raw, (vertices, faces))
+
+
+def alpha_wrap(path: Path):
+    import numpy as np
+    import pymeshlab
+
+    from benchmarks import reference_geometry as reference
+
+    clock = Clock()
+    raw = clock.time("read", reference.read, path)
+
+    def wrap():
+        corners = raw[0][raw[1]].reshape(-1, 3)
+        meshes = pymeshlab.MeshSet()
+        meshes.add_mesh(pymeshlab.Mesh(corners, np.arange(len(corners)).reshape(-1, 3)))
+        meshes.generate_alpha_wrap(alpha=pymeshlab.PercentageValue(1), offset=pymeshlab.PercentageValue(0.1))
+        return meshes.current_mesh().vertex_matrix(), meshes.current_mesh().face_matrix()
+
+    result = clock.time("watertight", wrap)
+    return {"steps": clock.steps, "faces": len(raw[1])}, (raw, result)
+
+
+def trimesh_repair(path: Path):
+    import numpy as np
+    import trimesh
+
+    from benchmarks import reference_geometry as reference
+
+    clock = Clock()
+    raw = clock.time("read", reference.read, path)
+
+    def repair():
+        mesh = trimesh.Trimesh(*raw, process=True)
+        mesh.update_faces(mesh.unique_faces() & mesh.nondegenerate_faces())
+        trimesh.repair.fix_normals(mesh)
+        trimesh.repair.fill_holes(mesh)
+        return np.asarray(mesh.vertices), np.asarray(mesh.faces)
+
+    result = clock.time("watertight", repair)
+    return {"steps": clock.steps, "faces": len(raw[1])}, (raw, result)
+
+
+# --- nearness, by means of its own
+
+
+def nearness(raw, result, samples: int = 20_000, directions: int = 96) -> dict[str, Any]:
+    """How a closed mesh stands to the raw one: lengths in longest edges of the raw box.
+
+    d_in: mean distance from the outer raw surface, those points that see infinity in one of `directions` on either
+    side. thick: outer points where along the normal neither the wall nor the gap before it ends within `THICK`; lost:
+    those of them farther than `FOLLOWED` from the result; lost_one_sided: the same where only the wall counts.
+    """
+    import numpy as np
+    import trimesh
+
+    vertices, faces = raw[0], raw[1][np.isfinite(raw[0][raw[1]]).all(axis=(1, 2))]
+    used = vertices[faces.reshape(-1)]
+    centre, extent = (used.min(axis=0) + used.max(axis=0)) / 2, np.ptp(used, axis=0).max()
+    points, normals, scene = _surface_points((vertices - centre) / extent, faces, samples)
+    outer = _sees_out(scene, points, normals, directions)
+    points, normals = points[outer], normals[outer]
+    _, _, closed_scene = _surface_points((result[0] - centre) / extent, result[1], 1)
+    lost = _tensor_call(closed_scene.compute_distance, points)
+    ahead, behind = (_clear(scene, points, side * normals) for side in (1, -1))
+    walls = np.where(_sees_side(scene, points, normals, directions), behind, ahead)
+    thick, one_sided = (ahead >= THICK) & (behind >= THICK), walls >= THICK
+    mesh = trimesh.Trimesh(*result, process=False)
+    return {
+        "d_in": float(lost.mean()),
+        "d_in_99": float(np.quantile(lost, 0.99)),
+        "outer": len(points),
+        "thick": int(thick.sum()),
+        "lost": int((thick & (lost > FOLLOWED)).sum()),
+        "lost_one_sided": int((one_sided & (lost > FOLLOWED)).sum()),
+        "closed": bool(mesh.is_watertight and mesh.is_winding_consistent and mesh.volume > 0 and _two_manifold(mesh)),
+    }
+
+
+def _surface_points(vertices, faces, count: int):
+    import numpy as np
+
+    from benchmarks import reference_geometry as reference
+
+    points, normals = reference.surface(vertices, faces, count, np.random.default_rng(1))
+    return points.astype(np.float64), normals.astype(np.float64), reference._scene(vertices, faces)
+
+
+def _directions(count: int):
+    import numpy as np
+
+    rank = np.arange(count) + 0.5
+    height, turn = 1 - 2 * rank / count, np.pi * (1 + 5**0.5) * rank
+    ring = np.sqrt(1 - height**2)
+    return np.stack([ring * np.cos(turn), ring * np.sin(turn), height], axis=1)
+
+
+def _sees_out(scene, points, normals, directions: int):
+    return _escapes(scene, points, normals, directions) | _escapes(scene, points, -normals, directions)
+
+
+def _sees_side(scene, points, normals, directions: int):
+    """Whether the outside lies on the side of the normal; where it lies on both, that counts."""
+    return _escapes(scene, points, normals, directions)
+
+
+def _escapes(scene, points, normals, directions: int):
+    import numpy as np
+
+    free = np.zeros(len(points), bool)
+    for view in _directions(directions):
+        rows = np.flatnonzero(~free & (normals @ view > 0.1))
+        rays = np.concatenate([points[rows] + 1e-4 * normals[rows], np.broadcast_to(view, (len(rows), 3))], axis=1)
+        free[rows] = ~_tensor_call(scene.test_occlusions, rays)
+    return free
+
+
+def _clear(scene, points, normals):
+    """How far the normals lead before they meet the surface again."""
+    import numpy as np
+
+    rays = np.concatenate([points + 1e-5 * normals, normals], axis=1)
+    return _tensor_call(scene.cast_rays, rays)["t_hit"].numpy()
+
+
+def _tensor_call(query: Callable, values):
+    import numpy as np
+    import open3d as o3d
+
+    answer = query(o3d.core.Tensor.from_numpy(np.ascontiguousarray(values, np.float32)), nthreads=1)
+    return answer.numpy() if hasattr(answer, "numpy") else answer
+
+
+def _two_manifold(mesh) -> bool:
+    """Whether the faces round every vertex hang together by edges at it, and no edge has more than two."""
+    import numpy as np
+
+    from pipeline.arrays import Mesh
+    from pipeline.geometry.quality import edge_counts, nonmanifold_vertices
+
+    checked = Mesh(np.asarray(mesh.vertices), np.asarray(mesh.faces))
+    return edge_counts(checked)["nonmanifold"] == 0 and nonmanifold_vertices(checked) == 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""`isomill eval <predicted> <reference>`: measure meshes against their references, two files or two folders."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import as_completed
+from pathlib import Path
+from typing import Any
+
+from pipeline.evaluation.profiles import PROFILES, profile_named
+from pipeline.progress import LOG, Progress, start_log
+
+SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
+LISTED = 10
+UNDEFINED = "undefined"
+"""Status of a pair whose reference cannot be measured: nobody's failure, and in no mean."""
+
+
+class Mismatch(Exception):
+    """The two places do not fit together; the message says why."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("predicted", type=Path, help="a mesh, or a folder of meshes")
+    parser.add_argument("reference", type=Path, help="its reference, or a folder with files of the same names")
+    parser.add_argument(
+        "--profile",
+        action="append",
+        metavar="NAME",
+        help=f"whose protocol; may be given several times: {', '.join(PROFILES)} (default: onet)",
+    )
+    parser.add_argument("--output", type=Path, help="CSV to write, one row per shape and profile")
+    parser.add_argument("--details", action="store_true", help="distances to the meshes themselves, mesh quality")
+    parser.add_argument("--workers", type=int, default=1, help="worker processes (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="of all samples (default: 0)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    start_log(None)
+    profiles = tuple(dict.fromkeys(arguments.profile or ["onet"]))
+    try:
+        for name in profiles:
+            profile_named(name)
+        pairs = find_pairs(arguments.predicted, arguments.reference)
+    except (ValueError, Mismatch) as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    rows = list(_measured(pairs, profiles, arguments))
+    return _report(rows, profiles, arguments.output)
+
+
+def find_pairs(predicted: Path, reference: Path) -> dict[str, tuple[Path | None, Path]]:
+    """Name → predicted file, None where there is none, and reference file.
+
+    Files of two folders belong together whose paths below them are the same but for the suffix. Raises Mismatch where
+    something is missing, nothing belongs together, or one name stands for two files.
+    """
+    for path in (predicted, reference):
+        if not path.exists():
+            raise Mismatch(f"{path} does not exist")
+    if predicted.is_dir() != reference.is_dir():
+        folder, file = (predicted, reference) if predicted.is_dir() else (reference, predicted)
+        raise Mismatch(f"{folder} is a folder and {file} is a file; give two files or two folders")
+    if not predicted.is_dir():
+        return {predicted.stem: (predicted, reference)}
+    given, wanted = _meshes_in(predicted), _meshes_in(reference)
+    if not wanted:
+        raise Mismatch(f"{reference} holds no mesh ({', '.join(SUFFIXES)})")
+    if not given.keys() & wanted.keys():
+        raise Mismatch(
+            f"no name in {predicted} is one in {reference}; names are paths below the folder without suffix\n"
+            f"  predicted: {listed(sorted(given)) or 'no meshes'}\n  reference: {listed(sorted(wanted))}"
+        )
+    extra, missing = sorted(given.keys() - wanted.keys()), sorted(wanted.keys() - given.keys())
+    if extra:
+        LOG.warning("%d predictions have no reference and are left out: %s", len(extra), listed(extra))
+    if missing:
+        LOG.warning("%d references have no prediction, which counts as failed: %s", len(missing), listed(missing))
+    return {name: (given.get(name), path) for name, path in sorted(wanted.items())}
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
+
+
+def _meshes_in(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if name in found:
+                raise Mismatch(f"{found[name]} and {path} have one name; keep one of them")
+            found[name] = path
+    return found
+
+
+def evaluate_files(
+    predicted: Path | None, reference: Path, profiles: Sequence[str], seed: int, details: bool
+) -> dict[str, dict[str, Any]]:
+    """Profile → row of two files; a file that cannot be read is a status with the reason."""
+    from pipeline.arrays import Rejected
+    from pipeline.evaluation.pair import evaluate_profiles
+    from pipeline.evaluation.shape import fault_of
+
+    try:
+        truth = read_mesh(reference)
+    except Rejected as reason:
+        return _failed(profiles, UNDEFINED, f"the reference cannot be read: {reason}")
+    status, reason = fault_of(truth)
+    if status != "ok":
+        return _failed(profiles, UNDEFINED, f"the reference cannot be measured: {reason}")
+    try:
+        mesh = None if predicted is None else read_mesh(predicted)
+    except Rejected as reason:
+        return _failed(profiles, "invalid", f"the prediction cannot be read: {reason}")
+    return evaluate_profiles(mesh, truth, profiles, seed, details)
+
+
+def read_mesh(path: Path):
+    """A mesh file as it is. Raises Rejected where it cannot be read."""
+    from pipeline.arrays import Rejected
+    from pipeline.meshes.read import ReadSettings, extract_meshes
+
+    try:
+        content = path.read_bytes()
+    except OSError as problem:
+        raise Rejected(str(problem)) from None
+    companions = {p.name: p.read_bytes() for p in path.parent.glob("*.bin")} if path.suffix.lower() == ".gltf" else {}
+    return extract_meshes(content, path.name, companions, ReadSettings()).value
+
+
+def _failed(profiles: Sequence[str], status: str, reason: str) -> dict[str, dict[str, Any]]:
+    return {profile: {"status": status, "reason": reason} for profile in profiles}
+
+
+def _measured(
+    pairs: Mapping[str, tuple[Path | None, Path]], profiles: Sequence[str], arguments: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """The rows of all pairs, in any order; a pair that kills its worker costs itself only."""
+    from pebble import ProcessExpired, ProcessPool
+
+    from pipeline.evaluation.summary import profile_rows
+
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+    progress = Progress("eval", len(pairs))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pipeline.evaluation.pair"])
+    with ProcessPool(max(1, min(arguments.workers, len(pairs))), context=context) as pool:
+        common = profiles, arguments.seed, arguments.details
+        futures = {pool.schedule(evaluate_files, args=(*files, *common)): name for name, files in pairs.items()}
+        for future in as_completed(futures):
+            name = futures[future]
+            try:
+                rows = future.result()
+            except (ProcessExpired, MemoryError) as death:
+                rows = _failed(profiles, "invalid", f"it could not be measured: {death}")
+            category = name.split("/")[0] if "/" in name else "all"
+            progress.advance()
+            yield from profile_rows({"method": "predicted", "category": category, "id": name}, {"profiles": rows})
+    progress.close()
+
+
+def _report(rows: Sequence[Mapping[str, Any]], profiles: Sequence[str], output: Path | None) -> int:
+    """Print the means, write the rows. 1 where a reference could not be measured, else 0."""
+    from pipeline.evaluation import summary
+
+    table = summary.wide_table(rows)
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        table.drop(columns=["method", "split"]).dropna(axis=1, how="all").to_csv(output, index=False)
+    undefined = table[table["status"] == UNDEFINED].drop_duplicates("id")
+    scored = table[table["status"] != UNDEFINED]
+    for profile in profiles:
+        part = scored[scored["profile"] == profile]
+        print(_means(summary.by_method(part), profile, len(part)))
+    for _, row in scored[scored["reason"] != ""].drop_duplicates("id").iterrows():
+        print(f"{row['id']}: {row['status']}: {row['reason']}")
+    for _, row in undefined.iterrows():
+        print(f"{row['id']}: in no mean: {row['reason']}", file=sys.stderr)
+    return 1 if len(undefined) else 0
+
+
+def _means(means, profile: str, count: int) -> str:
+    """One line per metric; with one shape its value, with several the means over shapes."""
+    heading = f"{profile}: {PROFILES[profile].paper}"
+    if count == 1:
+        return "\n".join([heading, *(f"  {row.metric:32} {row.micro_dropped:.6g}" for row in means.itertuples())])
+    head = f"  {'mean over shapes':32} {'scored':>9} {'failed dropped':>16} {'failed penalised':>17}"
+    lines = [
+        f"  {row.metric:32} {f'{row.scored}/{row.asked - row.undefined}':>9} {row.micro_dropped:16.6g} "
+        f"{row.micro_penalised:17.6g}"
+        for row in means.itertuples()
+    ]
+    return "\n".join([heading, head, *lines])

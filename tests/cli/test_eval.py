@@ -1,0 +1,114 @@
+"""`isomill eval`: two files or two folders, and a clear word on everything that does not fit."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import trimesh
+
+from pipeline.arrays import Mesh
+from pipeline.cli.eval import Mismatch, evaluate_files, find_pairs
+from pipeline.cli.main import main
+from tests import solids
+
+
+def write(mesh, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trimesh.Trimesh(mesh.vertices, mesh.faces, process=False).export(path)
+    return path
+
+
+BALL = solids.icosphere(0.4, subdivisions=3)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    predicted, reference = tmp_path / "predicted", tmp_path / "reference"
+    for name in ("chair/a", "chair/b", "lamp/c"):
+        write(BALL, reference / f"{name}.off")
+    write(solids.icosphere(0.39, subdivisions=3), predicted / "chair" / "a.obj")
+    write(BALL, predicted / "lamp" / "c.ply")
+    write(BALL, predicted / "lamp" / "d.ply")
+    return predicted, reference
+
+
+def test_two_folders_are_matched_by_name_and_what_is_missing_counts_as_failed(folders, tmp_path, capsys):
+    output = tmp_path / "out" / "table.csv"
+    words = [*map(str, folders), "--profile", "nmf", "--profile", "deepsdf", "--output", str(output)]
+    assert main(["eval", *words, "--workers", "2"]) == 0
+    told = capsys.readouterr()
+    assert "1 predictions have no reference and are left out: lamp/d" in told.err
+    assert "1 references have no prediction, which counts as failed: chair/b" in told.err
+    assert "chair/b: missing: there is no mesh for this shape" in told.out
+    table = pd.read_csv(output, dtype={"id": str})
+    assert list(table["id"]) == ["chair/a", "chair/b", "lamp/c"] * 2
+    assert list(table.query("profile == 'nmf'")["status"]) == ["ok", "missing", "ok"]
+    line = next(line for line in told.out.splitlines() if "chamfer_l1" in line).split()
+    values = table.query("profile == 'nmf'")["chamfer_l1"]
+    assert line[1] == "2/3"
+    assert float(line[2]) == pytest.approx(values.mean(), rel=1e-4)
+    assert float(line[3]) == pytest.approx((values.sum() + 3**0.5) / 3, rel=1e-4)
+
+
+def test_two_files_give_the_values_of_evaluate_pair(folders, capsys):
+    files = [str(folders[0] / "chair" / "a.obj"), str(folders[1] / "chair" / "a.off")]
+    assert main(["eval", *files, "--profile", "nmf", "--seed", "3"]) == 0
+    printed = dict(line.split() for line in capsys.readouterr().out.splitlines()[1:])
+    from pipeline.evaluation import evaluate_pair
+
+    meshes = [trimesh.load(path, process=False) for path in files]
+    row = evaluate_pair(*meshes, profile="nmf", seed=3)
+    assert float(printed["chamfer_l1"]) == pytest.approx(row["chamfer_l1"], rel=1e-5)
+
+
+def test_what_does_not_fit_is_told(folders, tmp_path, capsys):
+    predicted, reference = folders
+    with pytest.raises(Mismatch, match="does not exist"):
+        find_pairs(tmp_path / "nowhere", reference)
+    with pytest.raises(Mismatch, match="give two files or two folders"):
+        find_pairs(predicted, reference / "chair" / "a.off")
+    with pytest.raises(Mismatch, match="no name in .*\n  predicted: a\n  reference: chair/a, chair/b, lamp/c"):
+        find_pairs(predicted / "chair", reference)
+    with pytest.raises(Mismatch, match="holds no mesh"):
+        find_pairs(predicted, _empty(tmp_path))
+    write(BALL, predicted / "chair" / "a.stl")
+    with pytest.raises(Mismatch, match="have one name"):
+        find_pairs(predicted, reference)
+    assert main(["eval", str(predicted), str(reference), "--profile", "onte"]) == 2
+    assert "did you mean 'onet'?" in capsys.readouterr().err
+
+
+def _empty(folder):
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
+def test_files_that_cannot_be_read_are_a_status_with_a_reason(tmp_path):
+    good, bad = write(BALL, tmp_path / "good.off"), tmp_path / "bad.off"
+    bad.write_text("OFF\n3 1 0\n0 0 0\n")
+    row = evaluate_files(bad, good, ["nmf"], 0, False)["nmf"]
+    assert row["status"] == "invalid" and row["reason"].startswith("the prediction cannot be read: ")
+    row = evaluate_files(good, bad, ["nmf"], 0, False)["nmf"]
+    assert row["status"] == "undefined" and row["reason"].startswith("the reference cannot be read: ")
+
+
+def test_a_reference_that_cannot_be_measured_is_in_no_mean_and_ends_in_an_error(tmp_path, capsys):
+    for name in ("a", "b"):
+        write(BALL, tmp_path / "p" / f"{name}.off")
+        write(BALL, tmp_path / "r" / f"{name}.off")
+    (tmp_path / "r" / "b.off").write_text("OFF\n")
+    assert main(["eval", str(tmp_path / "p"), str(tmp_path / "r"), "--profile", "nmf"]) == 1
+    told = capsys.readouterr()
+    assert "b: in no mean: the reference cannot be read" in told.err
+    assert "chamfer_l1" in told.out
+
+
+def nan_vertex(mesh):
+    vertices = mesh.vertices.copy()
+    vertices[5] = np.nan
+    return Mesh(vertices, mesh.faces)
+
+
+def test_predictions_with_a_broken_vertex_are_invalid(tmp_path):
+    good = write(BALL, tmp_path / "good.off")
+    row = evaluate_files(write(nan_vertex(BALL), tmp_path / "nan.ply"), good, ["nmf"], 0, False)["nmf"]
+    assert row["status"] == "invalid" and row["reason"]
