@@ -57,39 +57,35 @@ def main() -> None:
     rows, faults = [], []
     evaluate_pair(bumpy_sphere(2, 0), bumpy_sphere(2, 0))  # loads the libraries
     for subdivisions in (4, 6):
-        predicted, reference = bumpy_sphere(subdivisions, 0.0), bumpy_sphere(subdivisions, 0.5)
-        faces = len(predicted.faces)
-        for profile, (points, box) in PLAIN.items():
-            ours, row = cpu_seconds(lambda p=profile: evaluate_pair(predicted, reference, profile=p), times)
-            given = stored(reference, points, box) if profile == "onet" else {}
-            kept = None
-            if given:
-                kept, _ = cpu_seconds(lambda p=profile, g=given: evaluate_pair(predicted, None, profile=p, **g), times)
-            plain, expected = cpu_seconds(
-                lambda n=points, b=box: plain_evaluation.evaluate(predicted, reference, n, b, 0), 1
-            )
-            original = ORIGINALS[profile, faces]
-            ratios = ours / plain, original, (kept or ours) / original, TARGETS[profile]
-            rows.append((profile, faces, ours, kept, plain, *ratios))
-            faults += [
-                f"{profile}, {faces} faces: {key} is {row[key]:.5g}, the plain one {expected[key]:.5g}"
-                for key, share in AGREE.items()
-                if abs(row[key] - expected[key]) > share * expected[key]
-            ]
-    head = (
-        "profile",
-        "faces",
-        "fresh s",
-        "stored s",
-        "plain s",
-        "fresh/plain",
-        "original s",
-        "ours/original",
-        "target",
-    )
+        for profile in PLAIN:
+            row, wrong = compared(bumpy_sphere(subdivisions, 0.0), bumpy_sphere(subdivisions, 0.5), profile, times)
+            rows.append(row)
+            faults += wrong
+    head = ("profile", "faces", "fresh s", "stored s", "plain s", "fresh/plain", "original s", "to original", "target")
     print(table(head, rows))
     print(inside_table(times))
     print("\n".join(faults) or "ours and the plain implementation agree within sampling noise")
+
+
+def compared(
+    predicted: trimesh.Trimesh, reference: trimesh.Trimesh, profile: str, times: int
+) -> tuple[tuple, list[str]]:
+    """One line of the table, and where ours and the plain implementation do not agree."""
+    (points, box), faces = PLAIN[profile], len(predicted.faces)
+    ours, row = cpu_seconds(lambda: evaluate_pair(predicted, reference, profile=profile), times)
+    kept = None
+    if profile == "onet":
+        given = stored(reference, points, box)
+        kept, _ = cpu_seconds(lambda: evaluate_pair(predicted, None, profile=profile, **given), times)
+    plain, expected = cpu_seconds(lambda: plain_evaluation.evaluate(predicted, reference, points, box, 0), 1)
+    original = ORIGINALS[profile, faces]
+    ratios = ours / plain, original, (kept or ours) / original, TARGETS[profile]
+    wrong = [
+        f"{profile}, {faces} faces: {key} is {row[key]:.5g}, the plain one {expected[key]:.5g}"
+        for key, share in AGREE.items()
+        if abs(row[key] - expected[key]) > share * expected[key]
+    ]
+    return (profile, faces, ours, kept, plain, *ratios), wrong
 
 
 def stored(reference: trimesh.Trimesh, points: int, box: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -40,7 +40,7 @@ def evaluate(predicted: trimesh.Trimesh, reference: trimesh.Trimesh, points: int
 
 
 def inside(mesh: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
-    """Parity along z: odd numbers of faces above and below. Points are sorted by x, so a face looks at a run of them."""
+    """Parity along z: odd numbers of faces above and below. Points are sorted by x: a face looks at a run of them."""
     order = np.argsort(points[:, 0])
     x, y, z = points[order].T
     above, below = np.zeros(len(points), int), np.zeros(len(points), int)

@@ -29,10 +29,10 @@ def evaluate_input(
 ) -> dict[str, float]:
     """Metrics of one shape's observation against its reference, keys with "input_" before them.
 
-    observation: "points" (n, 3) alone for a cloud or "voxels" (R, R, R) for a grid over [-0.5, 0.5]^3; of anything else, and
-    of an empty grid, there is nothing to measure and the row is empty. surface: "points" and "normals", None where it
-    is not at hand. volume: "points" and "occupancies". A cloud has no IoU and no normal consistency: both are NaN, and
-    with fewer points than the reference its completeness is mostly its sparsity.
+    observation: "points" (n, 3) alone for a cloud or "voxels" (R, R, R) for a grid over [-0.5, 0.5]^3; of anything
+    else, and of an empty grid, there is nothing to measure and the row is empty. surface: "points" and "normals", None
+    where it is not at hand. volume: "points" and "occupancies". A cloud has no IoU and no normal consistency: both are
+    NaN, and with fewer points than the reference its completeness is mostly its sparsity.
     """
     if "voxels" in observation and np.any(observation["voxels"]):
         mesh = voxel_mesh(observation["voxels"])

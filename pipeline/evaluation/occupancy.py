@@ -78,7 +78,7 @@ class _Grid:
 
         low, high = mesh.bounds
         self._low, self._scale, self._cells = low, cells / (high - low), cells
-        regions, count = ndimage.label(~self._touched(mesh))
+        regions = ndimage.label(~self._touched(mesh))[0]
         self.regions = regions.reshape(-1)
         numbers, first = np.unique(self.regions, return_index=True)
         where = np.stack(np.unravel_index(first[numbers > 0], regions.shape), axis=1)

@@ -203,8 +203,8 @@ PROFILES: dict[ProfileName, Profile] = {
         | {key: Printed(key) for key in F_KEYS},
     ),
     "deepsdf": Profile(
-        paper="DeepSDF (Park et al., CVPR 2019), tables 2 to 5; evaluate. Counts of points beside the Chamfer distance's "
-        "are the paper's, its code has none of these metrics",
+        paper="DeepSDF (Park et al., CVPR 2019), tables 2 to 5; evaluate. The counts of points but for the "
+        "Chamfer distance's are the paper's, its code has none of these metrics",
         surface=SurfaceProtocol(30_000, 30_000),
         mesh=MeshProtocol(),
         frame="diagonal",
@@ -223,17 +223,15 @@ PROFILES: dict[ProfileName, Profile] = {
         light_field=True,
     ),
     "neuralpull": Profile(
-        paper="Neural-Pull (Ma et al., ICML 2021), ShapeNet tables. Its normal consistency adds up components and comes "
-        "out too large",
+        paper="Neural-Pull (Ma et al., ICML 2021), ShapeNet tables. Its normal consistency adds up components and "
+        "comes out too large",
         surface=SurfaceProtocol(predicted_samples=1_000_000),
         metrics=("chamfer_l1", "chamfer_l2", "normal_consistency"),
         mean="macro",
         thresholds=(0.002, 0.004),
         printed={
             "chamfer_l2": Printed("chamfer_l2", 100.0),
-            "normal_consistency": Printed(
-                "componentwise_consistency", 1.0, "Normal consistency, as Neural-Pull counts"
-            ),
+            "normal_consistency": Printed("componentwise_consistency", 1.0, "Normal consistency, by components"),
             "f_0.002": Printed("f_0.002", 1.0, "F-score at 0.002"),
             "f_0.004": Printed("f_0.004", 1.0, "F-score at 0.004"),
         },

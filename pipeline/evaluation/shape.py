@@ -37,7 +37,7 @@ from pipeline.arrays import Mesh, Product
 from pipeline.evaluation.measure import UNDEFINED, Arrays, Measurement, Reference, Row
 from pipeline.evaluation.metrics import GENERAL
 from pipeline.evaluation.profiles import Profile, profile_named
-from pipeline.geometry.clean import merged, without_unused_vertices
+from pipeline.geometry.clean import merged
 from pipeline.geometry.measures import area
 from pipeline.geometry.measures import volume as enclosed_volume
 from pipeline.geometry.quality import is_watertight

@@ -56,7 +56,7 @@ def _gather(context: Context, layout: Layout, settings) -> Any:
 
     folder, config = layout.results / "evaluation", context.work.settings
     profiles = config["evaluation"]["profiles"]
-    text = {name: str for name in ("category", "id", "method", "profile", "reason", "status")}
+    text = dict.fromkeys(("category", "id", "method", "profile", "reason", "status"), str)
     rows = pd.read_csv(folder / "shapes.csv", dtype=text).fillna({"reason": ""})
     shown = tables.rows_of_one_profile(rows, profiles)
     rejections = [(r.stage, *r.shape.split("/", 1), r.reason) for r in layout.rejections()]

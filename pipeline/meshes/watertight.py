@@ -45,7 +45,7 @@ class FusionSettings(Settings):
     """Depth images and their grid, for fusion; the defaults are those of Occupancy Networks."""
 
     views: PositiveInt = 100
-    """Depth images, from directions on a Fibonacci sphere."""
+    """Depth images, from directions on a Fibonacci sphere; far fewer leave corners of the grid unseen, and so solid."""
     image: int = Field(640, ge=16, le=4096)
     """Pixels along each edge of an image."""
     focal: PositiveFloat = 640.0

@@ -16,8 +16,8 @@ DIGITS = {"share": 3, "distance": 5, "square": 7}
 
 
 class Profile(Protocol):
-    """What is read of an evaluation profile: its paper, its mean, the keys it shows, its factors when printing them, and
-    what every key of its rows means."""
+    """What is read of an evaluation profile: its paper, its mean, the keys it shows, its factors when printing them,
+    and what every key of its rows means."""
 
     paper: str
     mean: str

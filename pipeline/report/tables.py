@@ -2,8 +2,8 @@
 
 Frames, all of one profile but where said otherwise: `rows`, the wide table with one row per method and test shape;
 `summary`, one row per method and metric, and `categories`, one row per method, category and metric, with asked, scored,
-undefined and the means `macro_penalised`, `micro_dropped`, ...; `rejected`, one row per rejected shape with stage, category, id and reason. Values are raw; a
-profile's scale is applied only here, when printing.
+undefined and the means `macro_penalised`, `micro_dropped`, ...; `rejected`, one row per rejected shape with stage,
+category, id and reason. Values are raw; a profile's scale is applied only here, when printing.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def test_what_does_not_fit_is_told(folders, tmp_path, capsys):
         find_pairs(tmp_path / "nowhere", reference)
     with pytest.raises(Mismatch, match="give two files or two folders"):
         find_pairs(predicted, reference / "chair" / "a.off")
-    with pytest.raises(Mismatch, match="no name in .*\n  predicted: a\n  reference: chair/a, chair/b, lamp/c"):
+    with pytest.raises(Mismatch, match=r"no name in .*\n  predicted: a\n  reference: chair/a, chair/b, lamp/c"):
         find_pairs(predicted / "chair", reference)
     with pytest.raises(Mismatch, match="holds no mesh"):
         find_pairs(predicted, _empty(tmp_path))

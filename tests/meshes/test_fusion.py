@@ -9,7 +9,7 @@ from pipeline.meshes.fusion import fused, view_rotations
 from pipeline.meshes.watertight import AcceptanceSettings, FusionSettings, WatertightSettings, make_watertight
 from tests import solids
 
-SMALL = FusionSettings(views=60, image=100, focal=100, resolution=40, truncation=4)
+SMALL = FusionSettings(image=80, focal=80, resolution=40, truncation=4)
 VOXEL = 1 / 40 / 0.9  # of the small grid, in longest edges
 LOOSE = AcceptanceSettings(mean_distance=0.012, max_added=0.06, edge_change=0.06, more_parts=True)
 SPHERE = solids.icosphere(0.5, subdivisions=3)

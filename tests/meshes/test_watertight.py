@@ -12,6 +12,7 @@ from pipeline.geometry.quality import (
     nonmanifold_vertices,
     self_intersections,
 )
+from pipeline.meshes.scale import ScaleSettings, scale_to_off
 from pipeline.meshes.watertight import AcceptanceSettings, WatertightSettings, make_watertight
 from tests import solids
 
@@ -100,16 +101,28 @@ def test_an_inverted_part_beside_another_is_turned():
     assert volume(product.value) == pytest.approx(0.35 + 0.027)
 
 
-def test_parts_that_cross_are_united_exactly():
+def test_parts_that_cross_are_united_exactly_by_the_link_of_that_name():
     other = solids.box((0.4, 0.5, 0.9), (0.4, 0.3, 0.1))
-    united = make_watertight(solids.join(BOX, other), settings("keep")).value
-    shared = (0.5 - 0.2) * (0.35 - 0.05) * 0.5
+    product = make_watertight(solids.join(BOX, other), settings("keep", "union"))
+    united, shared = product.value, (0.5 - 0.2) * (0.35 - 0.05) * 0.5
+    assert (product.figures["link"], product.status) == ("union", "repaired")
+    assert product.figures["refused"] == {"keep": "its faces cross"}
     assert_solid(united)
-    assert self_intersections(united) == 0
+    assert product.figures["self_intersections"] == self_intersections(united) == 0
     assert volume(united) == pytest.approx(0.35 + 0.18 - shared)
     points = POINTS * 1.6
     expected = solids.box_inside(points, (1.0, 0.7, 0.5)) | solids.box_inside(points, (0.4, 0.5, 0.9), (0.4, 0.3, 0.1))
     np.testing.assert_array_equal(occupancy(united, points), expected)
+
+
+def test_union_takes_nothing_but_closed_parts_that_cross():
+    for mesh, reason in (
+        (BOX, "no parts cross"),
+        (without_face(BOX, 3), "open edges: 3"),
+        (solids.join(BOX, solids.flipped(solids.box((0.3, 0.2, 0.6)))), "no method"),
+    ):
+        with pytest.raises(Rejected, match=reason):
+            make_watertight(mesh, settings("union"))
 
 
 def test_cubes_that_touch_in_a_corner_are_kept_with_that_corner_twice():
@@ -192,7 +205,7 @@ def test_size_and_place_do_not_matter(link, shift, size):
     np.testing.assert_allclose(back.bounds.sum(axis=0), 0, atol=2e-3)
 
 
-@pytest.mark.parametrize("link", ["keep", *WRAPPING])
+@pytest.mark.parametrize("link", ["union", *WRAPPING])
 def test_the_same_mesh_gives_the_same_bytes(link):
     raw = solids.join(BOX, solids.box((0.4, 0.5, 0.9), (0.4, 0.3, 0.1)))
     first, second = (make_watertight(raw, settings(link)) for _ in range(2))
@@ -205,6 +218,68 @@ def test_the_chain_goes_on_where_a_link_is_refused_and_tells_why():
     product = make_watertight(without_face(solids.icosphere(0.5), 7), settings("keep", "shell"))
     assert product.figures["link"] == "shell"
     assert product.figures["refused"] == {"keep": "open edges: 3, edges of more than two faces: 0"}
+
+
+def crossings(mesh: Mesh) -> tuple[int, int]:
+    """Of the mesh as it is, and as the canonical frame stores it."""
+    return self_intersections(mesh), self_intersections(scale_to_off(mesh, mesh, ScaleSettings()).value)
+
+
+TANGLED = solids.moved(
+    solids.join(solids.icosphere(0.3, subdivisions=2), solids.icosphere(0.3, (0.37, 0.05, 0), 2), solids.torus()),
+    (100, 0, 0),
+)
+
+
+@pytest.mark.parametrize("resolution", [64, 100])
+@pytest.mark.parametrize("link", ["shell", "thick_shell", "alpha_wrap"])
+def test_forbidden_self_intersections_are_none_by_the_exact_test(link, resolution):
+    spoiled = without_face(TANGLED, 11)
+    product = make_watertight(spoiled, settings(link, resolution=resolution, self_intersections="forbid"))
+    assert_solid(product.value)
+    assert crossings(product.value) == (0, 0)
+    assert product.figures["self_intersections"] == 0
+
+
+def test_a_shell_that_is_drawn_back_too_far_crosses_itself_where_that_is_allowed():
+    """Otherwise the test above could not fail."""
+    tight = {"shrink": 0.0, "resolution": 100}
+    spoiled = without_face(TANGLED, 11)
+    assert make_watertight(spoiled, settings("shell", **tight)).figures["self_intersections"] > 0
+    strict = make_watertight(spoiled, settings("shell", self_intersections="forbid", **tight))
+    assert crossings(strict.value) == (0, 0)
+
+
+def test_a_raw_mesh_whose_coordinates_cannot_be_told_apart_has_no_embedded_result():
+    far = solids.moved(solids.icosphere(0.5, subdivisions=3), (1e13, 0, 0), 0.02)
+    with pytest.raises(Rejected, match="cross|edges|faces|volume"):
+        make_watertight(far, settings("shell", self_intersections="forbid"))
+
+
+def test_simplifying_keeps_the_shell_manifold_and_saves_most_faces():
+    raw = without_face(solids.torus(), 5)
+    whole = make_watertight(raw, settings("shell", simplify=None)).value
+    saved = make_watertight(raw, settings("shell", simplify=1e-3)).value
+    assert_solid(saved)
+    assert len(saved.faces) < len(whole.faces) / 4
+    assert distance(saved, whole.vertices).max() < 1.1e-3
+
+
+def test_the_ledger_tells_what_was_added_and_how_thick_a_sheet_became():
+    open_box = Mesh(BOX.vertices, BOX.faces[np.r_[1:6, 7:12]])
+    figures = make_watertight(open_box, settings("shell")).figures
+    assert figures["thickness_added"] == pytest.approx(2 * 0.25 / 64, rel=0.05)
+    assert figures["thickness"] == pytest.approx(figures["thickness_added"], rel=0.05)
+    assert make_watertight(BOX, settings("keep")).figures["thickness_added"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_grid_that_does_not_fit_into_the_memory_says_so(monkeypatch):
+    import resource
+
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (used + 300 * 2**20, resource.RLIM_INFINITY))
+    with pytest.raises(MemoryError, match=r"a grid of 1033 x .* nodes needs .* MB, and .* MB are left"):
+        make_watertight(without_face(BOX, 3), settings("shell", resolution=1024))
 
 
 def test_a_result_that_loses_surface_is_refused():
