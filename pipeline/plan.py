@@ -36,6 +36,7 @@ PLAIN_MODULES = {
     "record_provenance": ["pipeline.report.provenance"],
 }
 GENERATION_LIBRARIES = ("numpy", "scipy", "scikit-image", "torch", "open3d-cpu", "libigl")
+QUICK_MODULES = tuple(f"pipeline.evaluation.{name}" for name in ("quick", "inputs", "summary"))
 EVALUATION_LIBRARIES = ("numpy", "scipy", "open3d-cpu", "libigl")
 
 
@@ -232,7 +233,7 @@ class Plan:
     def quick_instances(self, experiment: str) -> list[str]:
         """Data stages that the quick evaluation of an experiment reads."""
         instances = [] if self.declaration(experiment).generates else self.observation_instances(experiment)
-        return list(dict.fromkeys([*instances, "sample_volume", "voxelize/32"]))
+        return list(dict.fromkeys([*instances, "sample_surface", "sample_volume", "voxelize/32"]))
 
     @property
     def generators(self) -> list[str]:
@@ -410,10 +411,10 @@ class Plan:
         if stage == "evaluate_samples":
             settings = {"sampling": block["sampling"]}
             return self._record(name, ["pipeline.evaluation.generators"], settings, EVALUATION_LIBRARIES, True, stage)
-        if stage == "quick_eval":
+        if stage == "evaluate_fields":
             settings.pop("extraction")
             record = self._record(
-                name, [*modules, "pipeline.evaluation.quick"], settings, GENERATION_LIBRARIES, True, stage
+                name, [*modules, *QUICK_MODULES], settings, GENERATION_LIBRARIES, True, stage
             )
             return {**record, "reads": self.quick_instances(name)}
         modules.append("pipeline.reconstruction.shapes")
@@ -512,7 +513,7 @@ class Plan:
             *(f"generate_meshes/{name}" for name in self.reconstructing),
             *(f"encode_shapes/{name}" for name in self.encoding),
             *(f"{stage}/{name}" for name in self.generators for stage in ("sample_shapes", "evaluate_samples")),
-            *(f"quick_eval/{name}" for name in self.quick),
+            *(f"evaluate_fields/{name}" for name in self.quick),
             "evaluate_meshes",
         ]
 
@@ -521,7 +522,7 @@ class Plan:
         return {
             "dataset": self.study.dataset,
             "results": self.results,
-            "store": self.study.store.model_dump(mode="json"),
+            "store": self.study.store.model_dump(mode="json", exclude={"drop"}),
             "limits": {"seconds": self.study.limits.seconds, "memory_mb": self.study.limits.memory_mb},
             "download": self.study.download.model_dump(mode="json"),
             "experiments": {name: e.runtime.model_dump(mode="json") for name, e in self.experiments.items()},

@@ -73,9 +73,9 @@ rule evaluate_fields:
         runtime=240,
         gpu=lambda wildcards: PLAN.gpus(wildcards.experiment),
     params:
-        fingerprint=fingerprint("quick_eval/{experiment}"),
+        fingerprint=fingerprint("evaluate_fields/{experiment}"),
     shell:
-        f"python -m pipeline quick-eval --settings {SETTINGS}"
+        f"python -m pipeline evaluate-fields --settings {SETTINGS}"
         " --experiment {wildcards.experiment} --members {input.members:q} --checkpoint {input.checkpoint:q} --output {output.shapes:q} --means {output.means:q} --threads {threads} --log {log:q}"
 
 

@@ -183,9 +183,9 @@ def _planned(path, overlay: dict, rows: str) -> Plan:
 
 # --- what an edit touches
 
-ANSWERED_BY_DEEPSDF = {f"{stage}/deepsdf" for stage in ("generate_meshes", "encode_shapes", "quick_eval")}
+ANSWERED_BY_DEEPSDF = {f"{stage}/deepsdf" for stage in ("generate_meshes", "encode_shapes", "evaluate_fields")}
 DEEPSDF_ALL = {"train_model/deepsdf"} | ANSWERED_BY_DEEPSDF
-ONET_ALL = {f"{stage}/onet" for stage in ("train_model", "generate_meshes", "encode_shapes", "quick_eval")}
+ONET_ALL = {f"{stage}/onet" for stage in ("train_model", "generate_meshes", "encode_shapes", "evaluate_fields")}
 
 EDITS = {
     "seed": (

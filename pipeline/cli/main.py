@@ -20,7 +20,7 @@ JOBS = {
     "sample-shapes": "draw new shapes from a generator",
     "evaluate-samples": "compare drawn shapes with the test shapes",
     "evaluate-meshes": "measure reconstructed shapes",
-    "quick-eval": "evaluate the fields of one experiment without meshes",
+    "evaluate-fields": "evaluate the fields of one experiment without meshes",
     "summarise": "join the measurements into tables",
     "drop-products": "remove the files of a data stage that everything has read",
     "make-report": "write the report",

@@ -51,17 +51,17 @@ QUALITY = (
 
 def evaluate_mesh(
     predicted: Mesh | None,
-    reference: Mesh | None,
     surface: Arrays,
     volume: Arrays | None,
     settings: EvaluationSettings,
     rng: np.random.Generator,
+    reference: Mesh | None = None,
 ) -> Product:
     """Compare a predicted mesh with its reference, all in the canonical frame.
 
-    predicted: None where there is no mesh. reference: the mesh that fresh samples and labels come from; None where
-    there is none. surface: "points" (n, 3), "normals" (n, 3). volume: "points" (m, 3), "occupancies" (m,), or None
-    where the reference has no inside.
+    predicted: None where there is no mesh. surface: "points" (n, 3), "normals" (n, 3). volume: "points" (m, 3),
+    "occupancies" (m,), or None where the reference has no inside. reference: the mesh that fresh samples and labels
+    come from; None where there is none, as in prepared sets.
     The value is {"profiles": {name: row of `evaluate`}} with None for what is undefined, as JSON has it.
     """
     profiles = {name: profile_named(name) for name in settings.profiles}

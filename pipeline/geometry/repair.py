@@ -45,7 +45,7 @@ def welded(mesh: Mesh, tolerance: float) -> Mesh:
 
 
 def simplified(mesh: Mesh, tolerance: float) -> Mesh:
-    """The mesh with fewer faces, nowhere moved by more than `tolerance`, still manifold (manifold3d).
+    """The mesh with fewer faces, still manifold (manifold3d); moved by up to about twice the `tolerance` where most.
 
     Raises Rejected where the mesh is not manifold to begin with.
     """

@@ -27,7 +27,8 @@ def run(arguments: argparse.Namespace) -> None:
 
     context = open_context(arguments.settings)
     shards = sorted({(m["category"], m["shard"]) for m in files.read_lines(arguments.members)})
-    tables = read_tables(context.results, ARGUMENTS.values(), shards)
+    arguments_read = {name: instance for name, instance in ARGUMENTS.items() if instance in context.work.reads}
+    tables = read_tables(context.results, arguments_read.values(), shards)
     predicted = {shape: (row, str(arguments.predicted)) for shape, row in ledger.read(arguments.predicted).rows.items()}
     inputs = {
         shape: {"predicted": row, **{name: tables[i][shape] for name, i in ARGUMENTS.items()}}

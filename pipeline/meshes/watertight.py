@@ -89,8 +89,8 @@ class WatertightSettings(Settings):
     fusion: FusionSettings = FusionSettings()
     """Depth images and their grid."""
     simplify: PositiveFloat | None = 1e-4
-    """How far the surface may move when faces are saved, in longest edges; null keeps every face. Not for keep and
-    union."""
+    """How far the surface may move when faces are saved, in longest edges (where it moves most, up to about twice
+    that); null keeps every face. Not for keep and union."""
     weld: PositiveFloat = 1e-7
     """Raw vertices nearer to each other than this are one, in longest edges; the default is float32's own rounding."""
     min_faces: PositiveInt = 4

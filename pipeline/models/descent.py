@@ -46,9 +46,7 @@ def _state(tensors: Mapping[str, Tensor], optimiser: torch.optim.Adam, seeds: Se
 
 
 @torch.no_grad()
-def _restore(
-    tensors: Mapping[str, Tensor], optimiser: torch.optim.Adam, keeper: Keeper, seeds: Sequence[int]
-) -> int:
+def _restore(tensors: Mapping[str, Tensor], optimiser: torch.optim.Adam, keeper: Keeper, seeds: Sequence[int]) -> int:
     """The step to go on with: 0 where nothing of these shapes is kept."""
     state = keeper.restore()
     if state is None or state["seeds"].tolist() != list(seeds):

@@ -67,9 +67,9 @@ class ModelSettings(Settings):
                 f"neighbours: the distance to neighbour {self.neighbours} needs more than {self.neighbours} observed "
                 f"points, and observation.points is {self.observation.points}; observe more or lower neighbours"
             )
-        if self.architecture == "port" and self.skip is not None:
-            if self.skip > self.layers or self.hidden <= 3:
-                raise ValueError(f"skip: layer {self.skip} needs at least as many layers, and a width above 3")
+        skip = self.skip if self.architecture == "port" else None
+        if skip is not None and (skip > self.layers or self.hidden <= 3):
+            raise ValueError(f"skip: layer {skip} needs at least as many layers, and a width above 3")
         return self
 
 
@@ -365,17 +365,20 @@ def pull_error(field: Callable[[Tensor], Tensor], queries: Tensor, targets: Tens
 
 
 @torch.no_grad()
-def turned(field: Callable[[Tensor], Tensor], near: Tensor) -> tuple[Tensor, Tensor]:
+def turned(
+    field: Callable[[Tensor], Tensor], near: Tensor, least_inside: float = LEAST_INSIDE
+) -> tuple[Tensor, Tensor]:
     """Sign and shift (B,) that make sign * field - shift negative inside.
 
-    field: of points (B, N, 3), normalised to a longest edge of 1. near: points (B, N, 3) around the surface.
+    field: of points (B, N, 3), normalised to a longest edge of 1. near: points (B, N, 3), of which a share of at least
+    least_inside must be inside.
     """
     far = _cube_faces(near.device).expand(len(near), -1, -1)
     sign = torch.where(field(far).mean(dim=1) < 0, -1.0, 1.0)
     values = sign[:, None] * field(near)
     levels = torch.tensor(LEVELS, device=near.device)
     inside = (values[:, None] < levels[:, None]).float().mean(dim=-1)  # (B, levels)
-    enough = (inside >= LEAST_INSIDE).float()
+    enough = (inside >= least_inside).float()
     first = torch.where(enough.any(dim=1), enough.argmax(dim=1), len(LEVELS) - 1)
     return sign, levels[first]
 

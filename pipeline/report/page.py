@@ -79,8 +79,9 @@ class ReportData:
 
     rows, summary, categories, rejected, cost: frames as `pipeline.report.tables` describes them. profiles: name →
     evaluation profile, one table each. published: numbers of papers (`pipeline.report.published`), None for none.
-    methods: in the order of the tables, by default as they stand in the rows. curves:
-    experiment → history rows with `step`, `loss` and perhaps a held-out IoU. configuration: YAML text. environment: name → version or value. category_names: id → name.
+    methods: in the order of the tables, by default as they stand in the rows. curves: experiment → history rows with
+    `step`, `loss` and perhaps a held-out IoU. configuration: YAML text. environment: name → version or value.
+    category_names: id → name.
     """
 
     study: str

@@ -91,7 +91,7 @@ class Run:
         self.held_out = HeldOut.of(model, shapes, settings.validation_points, seed) if len(shapes) else None
         if settings.compile:
             model.network.compile()
-        self.wrapped, self.optimiser = self.fabric.setup(model, _optimiser(model, settings))
+        self.wrapped, self.optimiser = self.fabric.setup(model, make_optimiser(model, settings))
         self.wrapped.mark_forward_method("loss")
         self.loss = self.wrapped.loss  # looked up once; Fabric wraps it anew each time
         self.generator = torch.Generator(self.fabric.device)
@@ -142,7 +142,7 @@ class Run:
         batch = self.model.draw(self.data, shapes.to(self.fabric.device), self.generator)
         self.optimiser.zero_grad()
         losses = self._backward(self._own_part(batch))
-        self._rest_inactive_groups()
+        rest_inactive_groups(self.model, self.optimiser)
         if self.settings.gradient_clip is not None:
             bound = self.settings.gradient_clip
             self.fabric.clip_gradients(self.wrapped, self.optimiser, max_norm=bound, error_if_nonfinite=False)
@@ -177,14 +177,6 @@ class Run:
             return flag
         ups = self.fabric.all_reduce(torch.tensor(float(flag), device=self.fabric.device), reduce_op="sum")
         return bool(ups > 0)
-
-    def _rest_inactive_groups(self) -> None:
-        """A parameter without gradient stays as it is, and so does the optimiser's memory of it."""
-        active = self.model.active_groups()
-        for number, group in enumerate(self.optimiser.param_groups):
-            if active is not None and number not in active:
-                for parameter in group["params"]:
-                    parameter.grad = None
 
     def _check_losses(self) -> None:
         """Add the waiting losses to the row that is being made; stop at the first that is not finite."""
@@ -293,10 +285,20 @@ def _shapes_of(batch: dict[str, Tensor]) -> int:
     return len(next(iter(batch.values())))
 
 
-def _optimiser(model: Model, settings: TrainingSettings) -> torch.optim.Optimizer:
+def make_optimiser(model: Model, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """Each of its groups remembers its peak rate as `initial_lr`."""
     kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
     groups = [{**group, "initial_lr": group["lr"]} for group in model.parameter_groups(settings.learning_rate)]
     return kind(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+
+
+def rest_inactive_groups(model: Model, optimiser: torch.optim.Optimizer) -> None:
+    """A parameter without gradient stays as it is, and so does the optimiser's memory of it."""
+    active = model.active_groups()
+    for number, group in enumerate(optimiser.param_groups):
+        if active is not None and number not in active:
+            for parameter in group["params"]:
+                parameter.grad = None
 
 
 def _starts_over(state: State, facts: dict[str, Any], settings: TrainingSettings) -> str | None:

@@ -32,7 +32,7 @@ SURFACE, VOLUME = surface_of(solids.three_boxes()), volume_of(solids.three_boxes
 
 
 def evaluated(mesh, surface=SURFACE, volume=VOLUME, settings=FEW, seed=0, reference=None, profile="onet"):
-    product = evaluate_mesh(mesh, reference, surface, volume, settings, rng_for(seed, "test"))
+    product = evaluate_mesh(mesh, surface, volume, settings, rng_for(seed, "test"), reference)
     return product.value["profiles"][profile]
 
 
@@ -170,7 +170,7 @@ def test_profiles_listed_together_give_what_each_gives_alone():
 
     def rows(*profiles):
         settings = EvaluationSettings(profiles=profiles, samples=3_000, mesh_distance_points=300)
-        product = evaluate_mesh(mesh, solids.three_boxes(), SURFACE, VOLUME, settings, rng_for(0, "test"))
+        product = evaluate_mesh(mesh, SURFACE, VOLUME, settings, rng_for(0, "test"), solids.three_boxes())
         return product.value["profiles"]
 
     together = rows(*names)
@@ -193,7 +193,7 @@ def test_samples_are_made_once_for_all_profiles_that_share_them(monkeypatch):
         mesh_distance_points=0,
         mesh_quality=False,
     )
-    evaluate_mesh(solids.box(), solids.box(), SURFACE, VOLUME, settings, rng_for(0, "test"))
+    evaluate_mesh(solids.box(), SURFACE, VOLUME, settings, rng_for(0, "test"), solids.box())
     assert drawn == [1_000, 1_000]  # once on the prediction, once afresh on the reference
 
 

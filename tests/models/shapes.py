@@ -18,21 +18,6 @@ BLOCKS = (
 # The same with its axes in another order and one of them mirrored: a mix-up cannot serve both.
 TURNED = tuple(((y, z, x), (-cy, cz, cx)) for (x, y, z), (cx, cy, cz) in BLOCKS)
 
-AIRNET = {
-    "levels": (32, 16),
-    "width": 24,
-    "first_width": 16,
-    "neighbours": 6,
-    "first_neighbours": 6,
-    "full_blocks": 1,
-    "decoder_width": 24,
-    "decoder_neighbours": 4,
-    "hidden": 24,
-    "blocks": 2,
-    "queries": 256,
-    "observation": {"points": 100, "noise": 0.0},
-}
-
 # Settings of the cases that the contract tests run: every model, and its variants as "<model>/<variant>".
 TINY: dict[str, dict] = {
     "onet": {
@@ -138,10 +123,23 @@ TINY: dict[str, dict] = {
         "hidden": 16,
         "layers": 2,
     },
+    "neuralpull_image": {"hidden": 16, "layers": 2, "points": 300, "neighbours": 10, "queries": 64},
     "poisson": {"depth": 4},
-    "airnet": AIRNET,
-    "airnet/pointnet": {**AIRNET, "encoder": "pointnet", "decoder": "interpolation", "supervision": "volume"},
-    "imnet": {"code": 16, "encoder_width": 4, "decoder_width": 8, "decoder_std": 0.1, "points": 512},
+    "airnet": {
+        "levels": (32, 16),
+        "width": 24,
+        "first_width": 16,
+        "neighbours": 6,
+        "first_neighbours": 6,
+        "full_blocks": 1,
+        "decoder_width": 24,
+        "decoder_neighbours": 4,
+        "hidden": 24,
+        "blocks": 2,
+        "queries": 256,
+        "observation": {"points": 100, "noise": 0.0},
+    },
+    "imnet": {"code": 8, "encoder_width": 4, "decoder_width": 8, "decoder_std": None, "points": 512},
     "imnet_gan": {"noise": 8, "hidden": 32, "initial_std": 0.1},
     "imnet_svr": {"width": 4, "size": 32},
 }
@@ -152,7 +150,7 @@ TINY_INFERENCE: dict[str, dict] = {
 }
 
 # Case of the parent of a case, for models that build on another.
-PARENTS: dict[str, str] = {"imnet_gan": "imnet", "imnet_svr": "imnet"}
+PARENTS: dict[str, str] = {"imnet_gan": "imnet", "imnet_svr": "imnet", "neuralpull_image": "onet/image"}
 
 
 def cases() -> tuple[str, ...]:

@@ -157,7 +157,7 @@ def test_first_loss_is_that_of_a_coin_and_only_unused_tensors_get_no_gradient(cl
 
 
 def test_the_interpolating_decoder_leaves_the_global_code_untrained(cloud, queries):
-    model = tiny_model("airnet/pointnet").double()
+    model = tiny_model("airnet", encoder="pointnet", decoder="interpolation").double()
     batch = {"points": cloud, "queries": queries, "occupancies": torch.ones((2, 40), dtype=torch.float64)}
     model.loss(batch)["loss"].backward()
     unused = {name for name, parameter in model.network.named_parameters() if parameter.grad is None}

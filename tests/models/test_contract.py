@@ -193,8 +193,22 @@ OVERFIT = {
     "ifnet": ({"observation": {"points": 600, "resolution": 16, "redraw": True}}, {}, {"steps": 250}),
     "ifnet/voxels": ({}, {}, {"steps": 120}),
     "deepsdf": ({"dims": (64,) * 4, "samples": 512}, {"iterations": 100, "learning_rate": 0.02}, {"steps": 1000}),
-    "airnet": ({}, {}, {"steps": 200}),
-    "airnet/pointnet": ({}, {}, {"steps": 200}),
+    "airnet": (
+        {
+            "levels": (64,),
+            "width": 32,
+            "first_width": 24,
+            "first_neighbours": 8,
+            "decoder_width": 32,
+            "hidden": 48,
+            "queries": 512,
+            "observation": {"points": 128, "noise": 0.0},
+            "supervision": "volume",
+            "scale": 8.0,
+        },
+        {},
+        {"steps": 550, "learning_rate": 1e-2},
+    ),
 }
 
 

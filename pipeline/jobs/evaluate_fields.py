@@ -57,7 +57,7 @@ def _rows(arguments, context: Context, tables: Mapping[str, Any], shapes: Sequen
     torch.set_num_threads(runtime.threads)
     model = load_trained(context.work.settings, arguments.checkpoint, context).to(device_of(runtime))
     reader = ShapeReader({i: tables[i] for i in context.work.reads}, shapes, context.store)
-    progress, seed = Progress(f"quick_eval {arguments.experiment}", len(shapes)), context.work.seed
+    progress, seed = Progress(f"evaluate_fields {arguments.experiment}", len(shapes)), context.work.seed
     for start in range(0, len(shapes), BATCH):
         batch = shapes[start : start + BATCH]
         arrays = dict(zip(batch, reader[start : start + BATCH], strict=True))
