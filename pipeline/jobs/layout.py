@@ -38,6 +38,9 @@ class Layout:
     def sample_ledgers(self, generator: str) -> list[Path]:
         return [self.results / "samples" / generator / f"{block}.jsonl" for block in self.generators[generator]]
 
+    def comparison(self, generator: str) -> Path:
+        return self.results / "evaluation" / "samples" / f"{generator}.json"
+
     def stages(self) -> Iterator[tuple[str, list[Path]]]:
         """Every stage with the ledgers or files it wrote, in the order of the data's path."""
         for instance in self.instances:

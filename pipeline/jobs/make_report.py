@@ -8,6 +8,7 @@ import importlib.metadata
 import platform
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipeline import files, ledger
 from pipeline.jobs.context import Context, open_context
@@ -76,6 +77,8 @@ def _gather(context: Context, layout: Layout, settings) -> Any:
         methods=layout.experiments,
         category_names={category: name_of(category) for category, _ in layout.shards},
         notes=([NO_TEST_SHAPES] if rows.empty else []) + _notes(layout),
+        generators=[_generated(context, layout, name, settings.generated) for name in layout.generators],
+        fetched={name: weights_source(config, name) for name in layout.fetched},
     )
 
 
@@ -130,6 +133,24 @@ def _gallery(context: Context, layout: Layout, chosen: list[tuple[str, str, str]
         truth = read_value(*truths[shape], context.store).value
         items.append(GalleryItem(kind, category, identifier, truth, meshes))
     return items
+
+
+def _generated(context: Context, layout: Layout, name: str, shown: int) -> Any:
+    """A generator's comparisons, and the first shapes it drew."""
+    from pipeline.report.generated import DISTANCES, Generated
+
+    rows = list(_located(layout.sample_ledgers(name)).values())[:shown]
+    samples = [read_value(r, path, context.store).value if r.accepted else r.reason for r, path in rows]
+    result = files.read_json(layout.comparison(name))
+    return Generated(name, {distance: result[distance] for distance in DISTANCES if distance in result}, samples)
+
+
+def weights_source(config: dict[str, Any], experiment: str) -> str:
+    """Name and digest of the file whose weights an experiment was given; no folder, which may name a person."""
+    weights = next(block["weights"] for block in config["experiments"] if block["name"] == experiment)
+    address = weights["path"] or urlsplit(weights["url"]).path
+    digest = f", SHA-256 {weights['sha256']}" if weights["sha256"] else ""
+    return f"{Path(address).name}{digest}"
 
 
 def _located(paths: list[Path]) -> dict[str, tuple[ledger.Row, str]]:

@@ -51,7 +51,7 @@ class Model(nn.Module, ABC):
 
     declaration: Declaration
     network: nn.Module
-    parent: Model | None = None
+    parent: Model  # no value here, which would hide the submodule of that name
     epoch: int = 1
     step: int = 0
     steps: int = 1

@@ -8,6 +8,7 @@ Deviations:
   cube's corners to that radius: every shape fits, and most fill less of the sphere.
 - Distances are exact and no sample is dropped. Training draws from all boundary samples and so many of the volume's
   that these are `volume_share`. A shape whose samples have one sign only gives all its draws from that sign.
+- Uniform samples fill the box of `sample_volume`, the original's the cube [-1, 1]^3 of its own frame.
 - Windows of samples wrap around at the end, where the original fails on few samples. Everything is seeded.
 - The last layer starts within half the clamp, which changes decoders narrower than the released ones only.
 - Dropout of the code, off in every released setting, is left out.
@@ -71,6 +72,9 @@ class ModelSettings(Settings):
     volume_share: Annotated[float, Field(ge=0, lt=1)] = 0.06
     """Share of the samples that are uniform in the volume, the rest being near the surface."""
 
+    sigmas: tuple[PositiveFloat, ...] | None = None
+    """Sets of samples near the surface that training draws from, among `stages.sample_boundary.sigmas`; null: all."""
+
     @model_validator(mode="after")
     def _skips_fit(self) -> Self:
         widths = (self.code + 3, *self.dims, 1)
@@ -91,6 +95,10 @@ class InferenceSettings(Settings):
 
     samples: PositiveInt = 8000
     """Samples per shape and step, half of them inside."""
+
+    sigmas: tuple[PositiveFloat, ...] | None = None
+    """Sets of samples near the surface that are observed, among `stages.sample_boundary.sigmas`; null: all. The
+    original observes a wider spread than it trains on."""
 
     init_std: NonNegativeFloat = 0.01
     """The code starts at N(0, this^2)."""
@@ -195,17 +203,23 @@ class DeepSdf(Model):
     def prepare(self, arrays: ShapeArrays) -> dict[str, np.ndarray]:
         """{"points": (n, 3), "sdf": (n,), "inside": ()}: the samples at or below zero first, `inside` of them.
 
-        Raises Rejected where a shape has no samples.
+        Raises Rejected where a shape has no samples, ValueError where a set that is asked for was not made.
         """
-        points, distances = self._samples(arrays)
+        return self._sorted(arrays, self.settings.sigmas)
+
+    def _sorted(self, arrays: ShapeArrays, sigmas: Sequence[float] | None) -> dict[str, np.ndarray]:
+        points, distances = self._samples(arrays, sigmas)
         if len(distances) == 0:
             raise Rejected("the shape has no signed distance samples")
         order = np.argsort(distances > 0, kind="stable")
         inside = np.array(np.count_nonzero(distances <= 0), np.int64)
         return {"points": points[order], "sdf": distances[order], "inside": inside}
 
-    def _samples(self, arrays: ShapeArrays) -> tuple[np.ndarray, np.ndarray]:
-        sets = sorted(key.removeprefix("sdf.") for key in arrays if key.startswith("sdf.boundary-"))
+    def _samples(self, arrays: ShapeArrays, sigmas: Sequence[float] | None) -> tuple[np.ndarray, np.ndarray]:
+        made = sorted(key.removeprefix("sdf.") for key in arrays if key.startswith("sdf.boundary-"))
+        sets = made if sigmas is None else [f"boundary-{sigma:g}" for sigma in sigmas]
+        if missing := set(sets) - set(made):
+            raise ValueError(f"no samples {', '.join(sorted(missing))}, only {', '.join(made)}; change sigmas")
         near = sum(len(arrays[f"sdf.{name}"]) for name in sets)
         share = self.settings.volume_share
         uniform = math.ceil(near * share / (1 - share)) if sets else None  # any prefix is a uniform sample too
@@ -228,12 +242,13 @@ class DeepSdf(Model):
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Clamped L1 distance, and the codes' mean norm under its ramped weight."""
         codes = self.codes(batch["shapes"])
-        data = self._clamped_l1(codes, batch["points"], batch["sdf"]).mean()
+        data = self.clamped_l1(codes, batch["points"], batch["sdf"]).mean()
         norm = codes.norm(dim=1).mean()
         ramp = min(1.0, self.epoch / self.settings.code_ramp) if self.settings.code_ramp else 1.0
         return {"loss": data + self.settings.code_regularisation * ramp * norm, "data": data, "code_norm": norm}
 
-    def _clamped_l1(self, codes: Tensor, points: Tensor, distances: Tensor) -> Tensor:
+    def clamped_l1(self, codes: Tensor, points: Tensor, distances: Tensor) -> Tensor:
+        """Errors (B, N) of the distances at canonical points (B, N, 3), both clamped, in the decoder's frame."""
         clamp = self.settings.clamp
         predicted = self.network(points * SCALE, codes).clamp(-clamp, clamp)
         return (predicted - (distances * SCALE).clamp(-clamp, clamp)).abs()
@@ -247,8 +262,8 @@ class DeepSdf(Model):
         ]
 
     def observe(self, arrays: ShapeArrays, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """The samples as `prepare` gives them, shuffled among those of one sign."""
-        samples = self.prepare(arrays)
+        """The samples as `prepare` gives them, of the sets that inference names, shuffled among those of one sign."""
+        samples = self._sorted(arrays, self.inference.sigmas)
         inside, total = int(samples["inside"]), len(samples["sdf"])
         order = np.concatenate([rng.permutation(inside), inside + rng.permutation(total - inside)])
         return {"points": samples["points"][order], "sdf": samples["sdf"][order], "inside": samples["inside"]}
@@ -263,7 +278,7 @@ class DeepSdf(Model):
 
         def cost(step: int) -> Tensor:
             points, distances = sample_window(observations, places[:, step], settings.samples)
-            error = self._clamped_l1(code, points, distances).mean(dim=1)
+            error = self.clamped_l1(code, points, distances).mean(dim=1)
             return error.sum() + settings.code_regularisation * code.square().mean(dim=1).sum()
 
         code.requires_grad_()

@@ -101,7 +101,7 @@ from torchdiffeq import odeint, odeint_adjoint
 from pipeline.arrays import Mesh
 from pipeline.models.contract import Model, ShapeArrays
 from pipeline.models.layers import PointwiseConv
-from pipeline.models.point_ops import gather, squared_distances
+from pipeline.models.point_ops import gather
 from pipeline.models.sphere import icosphere
 from pipeline.samples.observation import observe_point_cloud
 from pipeline.training.data import ResidentData, gather_points, random_index
@@ -279,10 +279,9 @@ class NeuralMeshFlow(Model):
         return {"points": observed + seen.noise * noise, "targets": drawn[:, :targets], "uniform": uniform}
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Chamfer distances of the three deformations, and the inverse error of the batch's first shape.
+        """Chamfer distances of the three deformations in the network's units, and their weighted mean.
 
-        The first deformation is compared by its vertices, the others by points drawn evenly on their faces. Distances
-        are in the network's units, whose 2 / sqrt(3) is the canonical 1.
+        The first deformation is compared by its vertices, the others by points drawn evenly on their faces.
         """
         require_batch(len(batch["points"]))
         points, centre = self._centred(batch["points"])
@@ -296,8 +295,7 @@ class NeuralMeshFlow(Model):
         parts = [chamfer(cloud, targets) for cloud in clouds]
         total = sum(weight * part for weight, part in zip(WEIGHTS, parts, strict=True))
         named = {f"chamfer_{number}": part for number, part in enumerate(parts, start=1)}
-        inverse_error = self.network.inverse_error(self.sphere[None], code[:1].detach())[0]
-        return {"loss": total, **named, "inverse_error": inverse_error}
+        return {"loss": total, **named}
 
     @torch.no_grad()
     def encode(self, observations: dict[str, Tensor], seeds: Sequence[int]) -> dict[str, Tensor]:
@@ -378,10 +376,17 @@ def chamfer(a: Tensor, b: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """For each point of a (B, N, 3) its nearest of b (B, M, 3), and the reverse: indices (B, N) and (B, M)."""
+    """For each point of a (B, N, 3) its nearest of b (B, M, 3), and the reverse: indices (B, N) and (B, M).
+
+    Among points that are as near but for rounding any may be chosen; distances are taken of the pairs themselves.
+    """
     together = max(1, MOST_PAIRS // (a.shape[1] * b.shape[1]))
-    distances = (squared_distances(*part) for part in zip(a.split(together), b.split(together), strict=True))
-    found = [(part.argmin(dim=2), part.argmin(dim=1)) for part in distances]
+    found = []
+    for some_a, some_b in zip(a.split(together), b.split(together), strict=True):
+        squares_a, squares_b = (part.square().sum(-1) for part in (some_a, some_b))
+        distances = torch.baddbmm(squares_b[:, None], some_a, some_b.transpose(1, 2), alpha=-2)
+        to_b = distances.argmin(dim=2)
+        found.append((to_b, distances.add_(squares_a[..., None]).argmin(dim=1)))
     to_b, to_a = zip(*found, strict=True)
     return torch.cat(to_b), torch.cat(to_a)
 

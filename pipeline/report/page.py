@@ -19,6 +19,9 @@ class ReportSettings(Settings):
     gallery: int = Field(default=2, ge=0, le=50)
     """Test shapes shown of each kind: best, median and worst."""
 
+    generated: int = Field(default=12, ge=0, le=200)
+    """Shapes shown of each generator, the first it drew."""
+
     picture_size: int = Field(default=224, ge=64, le=1024)
     """Edge of a picture in pixels."""
 
@@ -40,6 +43,7 @@ import numpy as np
 
 from pipeline.arrays import Mesh
 from pipeline.report import cells, figures, published, tables
+from pipeline.report.generated import DEFINITIONS, Generated, generated_table
 from pipeline.report.text import printable, redacted
 
 if TYPE_CHECKING:
@@ -49,6 +53,7 @@ PAGE = "index.html"
 SECTIONS = {
     "comparison": "Comparison",
     "gallery": "Gallery",
+    "generated": "Generated shapes",
     "categories": "By category",
     "rejected": "Rejected and failed",
     "curves": "Learning curves",
@@ -81,7 +86,8 @@ class ReportData:
     evaluation profile, one table each. published: numbers of papers (`pipeline.report.published`), None for none.
     methods: in the order of the tables, by default as they stand in the rows. curves: experiment → history rows with
     `step`, `loss` and perhaps a held-out IoU. configuration: YAML text. environment: name → version or value.
-    category_names: id → name.
+    category_names: id → name. generators: their new shapes, which stand in no other table. fetched: experiment → the
+    weights it was given in place of a training.
     """
 
     study: str
@@ -99,6 +105,8 @@ class ReportData:
     environment: Mapping[str, str] = field(default_factory=dict)
     category_names: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    generators: Sequence[Generated] = ()
+    fetched: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "methods", tuple(self.methods) or tuple(tables.distinct(self.rows["method"])))
@@ -136,12 +144,13 @@ def build_report(data: ReportData, templates: Templates, settings: ReportSetting
         "distributions": _distributions(data, pictures),
         "means": _mean_tables(data),
         "gallery": [_gallery_item(data, item, settings, pictures) for item in data.gallery],
+        "generated": _generated(data, settings, pictures),
         "size": settings.picture_size,
         "categories": _category_tables(data),
         "rejected": _rejected(data),
         "failed": tables.failed_counts(data.shapes, data.methods),
         "remarks": tables.remark_counts(data.shapes, data.methods),
-        "curves": _curves(data, pictures),
+        "curves": _training(data, pictures),
         "cost": tables.cost_table(data.cost) if len(data.cost) else None,
         "configuration": data.configuration,
         "environment": tables.words_table(data.environment),
@@ -284,12 +293,25 @@ def _distributions(data: ReportData, pictures: dict[str, bytes]) -> list[dict[st
     return plots
 
 
-def _curves(data: ReportData, pictures: dict[str, bytes]) -> list[dict[str, str]]:
-    return [
+def _training(data: ReportData, pictures: dict[str, bytes]) -> dict[str, Any] | None:
+    """The curves of what was trained here, and which weights came from elsewhere; None where there is neither."""
+    plots = [
         {"file": _kept(pictures, figures.learning_curve(history), "svg"), "label": name}
         for name, history in data.curves.items()
         if history
     ]
+    return {"plots": plots, "fetched": list(data.fetched.items())} if plots or data.fetched else None
+
+
+def _generated(data: ReportData, settings: ReportSettings, pictures: dict[str, bytes]) -> dict[str, Any] | None:
+    if not data.generators:
+        return None
+    galleries = []
+    for generator in data.generators:
+        shown = enumerate(generator.samples[: settings.generated])
+        tiles = [_tile(f"{k}", sample, figures.METHOD_COLOUR, settings, pictures) for k, sample in shown]
+        galleries.append({"method": generator.method, "tiles": tiles})
+    return {"table": generated_table(data.generators), "definitions": DEFINITIONS, "galleries": galleries}
 
 
 def _gallery_item(

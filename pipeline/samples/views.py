@@ -45,6 +45,10 @@ class ViewSettings(Settings):
     supersampling: Annotated[int, Field(ge=1, le=8)] = 2
     """Rays along each edge of a pixel; edges have supersampling^2 + 1 degrees of transparency."""
 
+    depth: bool = False
+    """Store the depth of every pixel too, which completion from a depth view asks for: 0.9 MB per shape at 137 pixels,
+    before compression."""
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         for name, lowest, highest in (("azimuth", -360, 360), ("elevation", -90, 90), ("distance", 0, 10)):
@@ -64,7 +68,7 @@ import numpy as np
 from pipeline.arrays import Mesh, Product
 from pipeline.geometry.closest import Scene
 from pipeline.samples.solid import queryable, significant
-from pipeline.storage import png_encoding
+from pipeline.storage import png_encoding, points_encoding, rounded
 
 ROLLS = {"x": -1, "y": 0, "z": 1}  # how far the axes are rolled to bring y, which the formulas take for up, there
 LIGHT = np.array([-1.0, -2.0, -1.5], np.float32) / np.float32(7.25) ** 0.5  # towards it, camera axes
@@ -77,7 +81,9 @@ def render_views(mesh: Mesh, settings: ViewSettings, rng: np.random.Generator) -
     images (V, S, S, 4) uint8, RGBA, rows from the top; colour not multiplied by alpha, black where alpha is 0.
     intrinsics (V, 3, 3) float32: camera to pixels, pixel i spanning [i, i + 1]. extrinsics (V, 3, 4) float32:
     canonical to camera, whose axes are right, down and ahead. viewpoints (V, 3) float32: azimuth and elevation in
-    degrees, distance as in the settings. The mesh must be wound outward. Raises Rejected where its area is zero.
+    degrees, distance as in the settings. With `depth`, depths (V, S, S) float32 to 0.05 thousandths: how far along the
+    camera's third axis the centre of a pixel meets the surface, 0 where it meets nothing. The mesh must be wound
+    outward. Raises Rejected where its area is zero.
     """
     scene = queryable(mesh)
     lows, highs = np.transpose([settings.azimuth, settings.elevation, settings.distance])
@@ -95,7 +101,12 @@ def render_views(mesh: Mesh, settings: ViewSettings, rng: np.random.Generator) -
     }
     covered = images[..., 3].mean(axis=(1, 2)) / 255
     figures = {"covered_share": {"least": significant(covered.min()), "mean": significant(covered.mean())}}
-    return Product(value, figures=figures, encoding={"images": png_encoding(images)})
+    encoding = {"images": png_encoding(images)}
+    if settings.depth:
+        depths = np.stack([_depth(scene, intrinsics, pose, settings.resolution) for pose in extrinsics])
+        encoding["depths"] = points_encoding(depths, "uint16")
+        value["depths"] = rounded(depths, encoding["depths"])
+    return Product(value, figures=figures, encoding=encoding)
 
 
 def camera(
@@ -156,18 +167,31 @@ def _window(bounds: np.ndarray, projection: np.ndarray, size: int) -> tuple[slic
 
 def _seen(scene: Scene, x: np.ndarray, y: np.ndarray, intrinsics: np.ndarray, pose: np.ndarray) -> tuple:
     """Brightness and hit or not of the rays through columns x and rows y of the image, (len(y) * len(x),) each."""
+    rays, reached, normals = _cast(scene, x, y, intrinsics, pose)
+    hit = np.isfinite(reached)
+    light = np.zeros(len(hit), np.float32)
+    light[hit] = _light(normals[hit] @ pose[:, :3].astype(np.float32).T, rays[hit])
+    return light, hit
+
+
+def _depth(scene: Scene, intrinsics: np.ndarray, pose: np.ndarray, size: int) -> np.ndarray:
+    """Depth of each pixel's centre, (S, S) float32; 0 where its ray meets nothing."""
+    centres = np.arange(size) + 0.5
+    _, reached, _ = _cast(scene, centres, centres, intrinsics, pose)
+    return np.where(np.isfinite(reached), reached, 0).reshape(size, size)
+
+
+def _cast(scene: Scene, x: np.ndarray, y: np.ndarray, intrinsics: np.ndarray, pose: np.ndarray) -> tuple:
+    """The rays (n, 3) through columns x and rows y of the image, in camera axes and of depth 1; how many of their
+    lengths, which is the depth, they go before they meet the surface, (n,), inf for never; and its normals (n, 3)."""
     right = (x - intrinsics[0, 2]) / intrinsics[0, 0]
     down = (y - intrinsics[1, 2]) / intrinsics[1, 1]
     rays = np.ones((len(y), len(x), 3), np.float32)
     rays[..., 0], rays[..., 1] = right, down[:, None]
     rays = rays.reshape(-1, 3)
-    rotation = pose[:, :3].astype(np.float32)
     origin = -(pose[:, 3] @ pose[:, :3]).astype(np.float32)
-    reached, normals = scene.first_hits(np.broadcast_to(origin, rays.shape), rays @ rotation)
-    hit = np.isfinite(reached)
-    light = np.zeros(len(hit), np.float32)
-    light[hit] = _light(normals[hit] @ rotation.T, rays[hit])
-    return light, hit
+    reached, normals = scene.first_hits(np.broadcast_to(origin, rays.shape), rays @ pose[:, :3].astype(np.float32))
+    return rays, reached, normals
 
 
 def _light(normals: np.ndarray, rays: np.ndarray) -> np.ndarray:

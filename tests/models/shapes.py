@@ -7,6 +7,7 @@ import numpy as np
 from pipeline.arrays import Mesh
 from pipeline.models import registry
 from pipeline.models.contract import Model, build_model
+from pipeline.samples.views import camera, intrinsic_matrix
 from tests.solids import box, box_sdf, join, sphere_sdf
 
 # Disjoint boxes (extents, centre): no symmetry, no two edges of a box alike, off centre, inside [-0.5, 0.5]^3.
@@ -124,6 +125,7 @@ TINY: dict[str, dict] = {
         "layers": 2,
     },
     "neuralpull_image": {"hidden": 16, "layers": 2, "points": 300, "neighbours": 10, "queries": 64},
+    "deepsdf_completion": {"points": 100},
     "poisson": {"depth": 4},
     "airnet": {
         "levels": (32, 16),
@@ -145,12 +147,18 @@ TINY: dict[str, dict] = {
 }
 TINY_INFERENCE: dict[str, dict] = {
     "deepsdf": {"iterations": 20, "samples": 256},
+    "deepsdf_completion": {"iterations": 10},
     "neuralpull": {"iterations": 10, "batch_queries": 64, "warmup": 4},
     "neuralpull/tf": {"iterations": 10, "batch_queries": 64, "warmup": 0, "schedule": "constant"},
 }
 
 # Case of the parent of a case, for models that build on another.
-PARENTS: dict[str, str] = {"imnet_gan": "imnet", "imnet_svr": "imnet", "neuralpull_image": "onet/image"}
+PARENTS: dict[str, str] = {
+    "imnet_gan": "imnet",
+    "imnet_svr": "imnet",
+    "neuralpull_image": "onet/image",
+    "deepsdf_completion": "deepsdf",
+}
 
 
 def cases() -> tuple[str, ...]:
@@ -228,6 +236,24 @@ def silhouettes(points: np.ndarray, views: int = 4, size: int = 32) -> np.ndarra
     return images
 
 
+def depth_view(sdf, size: int = 48) -> dict[str, np.ndarray]:
+    """One depth image of a shape with its camera, as `render_views` gives them; rays go by what the distance allows."""
+    pose, intrinsics = camera(30.0, 25.0, 1.0, 1.75, np.zeros(3)), intrinsic_matrix(35 / 32, size)
+    rows, columns = np.indices((size, size)).reshape(2, -1) + 0.5
+    rays = np.column_stack([(columns - size / 2), (rows - size / 2), np.full(size**2, intrinsics[0, 0])])
+    rays = rays / intrinsics[0, 0] @ pose[:, :3]
+    origin, depth = -pose[:, 3] @ pose[:, :3], np.zeros(size**2)
+    for _ in range(40):
+        distance = sdf(origin + depth[:, None] * rays)
+        depth += distance / np.linalg.norm(rays, axis=1)
+    depth[(distance > 1e-4) | (depth > 4)] = 0
+    return {
+        "views.depths": depth.reshape(1, size, size).astype(np.float32),
+        "views.intrinsics": intrinsics[None].astype(np.float32),
+        "views.extrinsics": pose[None].astype(np.float32),
+    }
+
+
 def _arrays(surface, normals, sdf, rng: np.random.Generator) -> dict[str, np.ndarray]:
     count = len(surface)
     volume = rng.uniform(-0.55, 0.55, (count, 3)).astype(np.float32)
@@ -239,6 +265,7 @@ def _arrays(surface, normals, sdf, rng: np.random.Generator) -> dict[str, np.nda
         "sdf.volume": sdf(volume).astype(np.float32),
         **{f"voxels.{resolution}": lattice_occupancies(sdf, resolution) for resolution in (16, 32, 64)},
         "views.images": silhouettes(surface),
+        **depth_view(sdf),
     }
     for sigma in (0.1, 0.01):
         points = (surface + rng.normal(0, sigma, (count, 3))).astype(np.float32)

@@ -195,14 +195,15 @@ OVERFIT = {
     "deepsdf": ({"dims": (64,) * 4, "samples": 512}, {"iterations": 100, "learning_rate": 0.02}, {"steps": 1000}),
     "airnet": (
         {
-            "levels": (64,),
+            "levels": (48,),
             "width": 32,
             "first_width": 24,
+            "neighbours": 8,
             "first_neighbours": 8,
             "decoder_width": 32,
             "hidden": 48,
             "queries": 512,
-            "observation": {"points": 128, "noise": 0.0},
+            "observation": {"points": 200, "noise": 0.0},
             "supervision": "volume",
             "scale": 8.0,
         },

@@ -10,11 +10,12 @@ import torch
 from pydantic import ValidationError
 
 from pipeline.arrays import Rejected
-from pipeline.models.contract import stack_observations
+from pipeline.models.contract import Keeper, stack_observations
 from pipeline.models.deepsdf import SCALE, Decoder, DeepSdf, InferenceSettings, ModelSettings, sample_window
 from pipeline.training.data import ResidentData
 from pipeline.training.loop import TrainingSettings
 from pipeline.training.schedule import learning_rate_factor
+from tests.models.published import needs_tensors, published_tensors, tensors_of
 from tests.models.shapes import ball_arrays, block_arrays, tiny_model
 
 NARROW = {"dims": (64,) * 8, "code": 32}
@@ -263,3 +264,57 @@ def test_field_is_negative_inside_after_learning_one_ball():
     with torch.no_grad():
         inside, outside = model.eval().field(code, torch.tensor([[[0.0, 0.0, 0.0], [0.5, 0.1, 0.0]]]))[0].tolist()
     assert inside < -0.05 and outside > 0.05
+
+
+def test_rates_of_the_test_time_optimisation_at_computed_points():
+    settings = InferenceSettings()
+    assert [settings.rate_at(step) for step in (0, 399, 400, 799)] == pytest.approx([5e-3, 5e-3, 5e-4, 5e-4])
+
+
+@needs_tensors
+@pytest.mark.parametrize(("preset", "settings"), [("deepsdf", {}), ("deepsdf-layernorm", {"normalisation": "layer"})])
+def test_tensors_are_the_published_ones(preset, settings):
+    assert tensors_of(Decoder(ModelSettings(**settings))) == published_tensors(preset)
+
+
+def test_training_and_inference_look_at_the_sets_that_they_name():
+    model = tiny_model("deepsdf", sigmas=(0.1,), inference={"sigmas": (0.01,)})
+    arrays = block_arrays(count=200)
+    kept, seen = (
+        {tuple(point) for point in samples["points"]}
+        for samples in (model.prepare(arrays), model.observe(arrays, np.random.default_rng(0)))
+    )
+    near, far = ({tuple(point) for point in arrays[f"boundary-{sigma}.points"]} for sigma in (0.01, 0.1))
+    assert far <= kept and not near & kept
+    assert near <= seen and not far & seen
+    with pytest.raises(ValueError, match="no samples boundary-0.3, only boundary-0.01, boundary-0.1"):
+        tiny_model("deepsdf", sigmas=(0.3,)).prepare(arrays)
+
+
+class StoppingKeeper(Keeper):
+    """Keeps the state of a step and stops there once."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.notes, self.kept = at, 0, None
+
+    def restore(self):
+        return self.kept
+
+    def note(self, state) -> None:
+        self.notes += 1
+        if self.notes == self.at:
+            self.kept = {name: tensor.detach().clone() for name, tensor in state().items()}
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["deepsdf", "deepsdf_completion"])
+def test_a_stopped_optimisation_goes_on_with_the_same_code(name):
+    model = tiny_model(name, inference={"iterations": 12}).eval()
+    shapes = [block_arrays(count=500), ball_arrays(0.3)]
+    seen = stack_observations([model.observe(s, np.random.default_rng(0)) for s in shapes], torch.device("cpu"))
+    undisturbed = model.encode(seen, [1, 2])["code"]
+    model.keeper = StoppingKeeper(8)  # after the learning rate has fallen
+    with pytest.raises(KeyboardInterrupt):
+        model.encode(seen, [1, 2])
+    assert torch.equal(model.encode(seen, [1, 2])["code"], undisturbed)
+    assert model.keeper.notes == 8 + 3

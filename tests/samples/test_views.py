@@ -205,3 +205,23 @@ def test_a_range_goes_from_low_to_high(key):
 def test_a_mesh_without_area_is_rejected():
     with pytest.raises(Rejected, match="area"):
         render_views(Mesh([(0, 0, 0), (1, 1, 1), (2, 2, 2)], [(0, 1, 2)]), ViewSettings(), stream())
+
+
+def test_depths_are_those_of_the_sphere_along_the_cameras_axis():
+    value = render_views(solids.icosphere(0.4, subdivisions=5), ViewSettings(views=2, depth=True), stream()).value
+    for view in range(2):
+        rows, columns = np.nonzero(value["depths"][view])
+        places = np.column_stack([columns, rows]) + 0.5
+        origin, directions = rays_of(value, view, places)
+        points = origin + value["depths"][view][rows, columns][:, None] * directions
+        assert np.abs(np.linalg.norm(points, axis=1) - 0.4).max() < 2e-3  # the icosphere's faces lie inside by that
+        assert len(rows) == pytest.approx((value["images"][view, ..., 3] / 255).sum(), rel=0.02)
+        assert ((points - origin) * points).sum(axis=1).max() < 1e-2  # the near side
+
+
+def test_depths_are_made_where_asked_only_and_change_nothing_else():
+    plain, with_depth = (render_views(two_spheres(), ViewSettings(views=1, depth=d), stream()) for d in (False, True))
+    assert "depths" not in plain.value
+    np.testing.assert_array_equal(plain.value["images"], with_depth.value["images"])
+    depths, kind = with_depth.value["depths"], with_depth.encoding["depths"]
+    np.testing.assert_array_equal(decode(encode(depths, kind), kind), depths)
