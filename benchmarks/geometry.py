@@ -27,9 +27,8 @@ from typing import Any
 from benchmarks.measure import table
 
 SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb")
-ONE_THREAD = {
-    name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "IGL_NUM_THREADS")
-} | {"OMP_WAIT_POLICY": "PASSIVE"}
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "IGL_NUM_THREADS")
+ONE_THREAD = dict.fromkeys(THREADS, "1") | {"OMP_WAIT_POLICY": "PASSIVE"}
 WAYS = ("isomill", "plain", "alpha wrap", "trimesh")
 OPTIONAL = {"pcu": "point_cloud_utils", "mesh2sdf": "mesh2sdf", "trimesh + embreex": "embreex"}
 CHAIN = ("read", "watertight", "scale", "surface", "boundary", "sdf", "volume", "voxels")

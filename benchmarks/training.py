@@ -48,8 +48,8 @@ from pipeline.training.run import CHECK_EVERY, make_optimiser, rest_inactive_gro
 TARGET = 0.9
 WORKERS = 2
 PREFETCHED = 2 * WORKERS  # batches that a DataLoader has ready while it waits
-WARM_UP = 2  # turns
-BATCHES = 4  # of distinct shapes
+WARM_UP = 1  # turns
+BATCHES = 2  # of distinct shapes
 POINTS = 100_000  # of every sampled set, as in the data stages
 SIGMAS = (0.1, 0.01)
 VIEWS, PIXELS = 24, 137
@@ -75,7 +75,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ifnet-vox32": ({"preset": "ifnet-vox32"}, IFNET),
     "airnet-300": ({"preset": "airnet-300"}, AIRNET),
     "airnet-pointnet-interp": ({"preset": "airnet-pointnet-interp"}, AIRNET),
-    "deepsdf": ({"preset": "deepsdf"}, {"dims": [128] * 8, "code": 64, "samples": 1024}),
+    "deepsdf": ({"preset": "deepsdf"}, {"dims": [128] * 8, "code": 64, "samples": 256}),
     "imnet-ae": ({"method": "imnet"}, {"code": 64, "encoder_width": 8, "decoder_width": 32, "points": 1024}),
     "imnet-gan": ({"method": "imnet_gan"}, {"hidden": 512}),
     "imnet-svr": ({"method": "imnet_svr"}, {"width": 16, "size": 64}),
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="the papers' networks and batches")
     parser.add_argument("--precision", choices=PRECISIONS, default="32-true")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch on the CPU")
-    parser.add_argument("--peak", type=float, help="peak of the device at this precision, TFLOP/s; known for some cards")
+    parser.add_argument("--peak", type=float, help="TFLOP/s of the card at this precision; some are known")
     options = parser.parse_args()
     if options.steps % CHECK_EVERY or options.steps // CHECK_EVERY <= WARM_UP:
         parser.error(f"--steps must be a multiple of {CHECK_EVERY} above {WARM_UP * CHECK_EVERY}")
@@ -329,17 +329,17 @@ def shape_arrays(stages: Sequence[str], number: int) -> dict[str, np.ndarray]:
     def field(points: np.ndarray) -> np.ndarray:
         """About the signed distance (n,), negative inside."""
         waves = np.sin(9 * points[:, 0] + number) * np.sin(8 * points[:, 1] + 1) * np.sin(7 * points[:, 2] + 2)
-        return (np.linalg.norm(points, axis=1) - 0.4 * (1 + 0.05 * waves)).astype(np.float32)
+        return np.linalg.norm(points, axis=1) - 0.4 * (1 + 0.05 * waves)
 
-    surface = rng.normal(size=(POINTS, 3))
+    surface = rng.standard_normal((POINTS, 3), np.float32)
     surface /= np.linalg.norm(surface, axis=1, keepdims=True)
-    sets = {"volume": (rng.random((POINTS, 3)) - 0.5) * 1.1}
-    for sigma in SIGMAS:
-        sets[f"boundary-{sigma}"] = 0.4 * surface + rng.normal(0, sigma, (POINTS, 3))
+    sets = {"volume": (rng.random((POINTS, 3), np.float32) - 0.5) * np.float32(1.1)}
+    for sigma in SIGMAS if any(stage.startswith("sample_boundary") for stage in stages) else ():
+        sets[f"boundary-{sigma}"] = 0.4 * surface + sigma * rng.standard_normal((POINTS, 3), np.float32)
     for stage in stages:
         kind, _, which = stage.partition("/")
         if kind == "sample_surface":
-            arrays |= {"surface.points": 0.4 * surface, "surface.normals": surface}
+            arrays |= {"surface.points": np.float32(0.4) * surface, "surface.normals": surface}
         elif kind == "compute_sdf":
             arrays |= {f"sdf.{name}": field(points) for name, points in sets.items()}
         elif kind == "voxelize":
@@ -352,12 +352,12 @@ def shape_arrays(stages: Sequence[str], number: int) -> dict[str, np.ndarray]:
                 arrays |= {f"{name}.points": sets[name], f"{name}.occupancies": field(sets[name]) < 0}
         else:
             raise ValueError(f"this benchmark makes no arrays of the stage {stage}")
-    return {key: a.astype(np.float32) if a.dtype == np.float64 else a for key, a in arrays.items()}
+    return arrays
 
 
 def cell_centres(resolution: int) -> np.ndarray:
     """Of the cells of the cube [-0.5, 0.5]^3, (resolution^3, 3), x slowest."""
-    centres = (np.arange(resolution) + 0.5) / resolution - 0.5
+    centres = ((np.arange(resolution) + 0.5) / resolution - 0.5).astype(np.float32)
     return np.stack(np.meshgrid(centres, centres, centres, indexing="ij"), axis=-1).reshape(-1, 3)
 
 

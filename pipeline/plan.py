@@ -24,7 +24,7 @@ from pipeline.sources.taxonomy import synset_of
 LOCK = ROOT / "envs" / "requirements.lock"
 ENCODING = "pipeline.encoding"  # decides the bytes of every product
 EVALUATION_STAGES = ("scale_to_off", "sample_surface", "sample_volume")
-TRAINING_LIBRARIES = ("numpy", "torch", "lightning-fabric")
+TRAINING_LIBRARIES = ("numpy", "torch", "torchdiffeq", "lightning-fabric")
 PLAIN_MODULES = {
     "make_demo_archive": ["pipeline.sources.demo"],
     "download_source": ["pipeline.sources.download"],
@@ -35,7 +35,7 @@ PLAIN_MODULES = {
     "make_report": ["pipeline.report.page"],
     "record_provenance": ["pipeline.report.provenance"],
 }
-GENERATION_LIBRARIES = ("numpy", "scipy", "scikit-image", "torch", "open3d-cpu", "libigl")
+GENERATION_LIBRARIES = ("numpy", "scipy", "scikit-image", "torch", "torchdiffeq", "open3d-cpu", "libigl")
 QUICK_MODULES = tuple(f"pipeline.evaluation.{name}" for name in ("quick", "inputs", "summary"))
 EVALUATION_LIBRARIES = ("numpy", "scipy", "open3d-cpu", "libigl")
 

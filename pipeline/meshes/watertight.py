@@ -76,8 +76,9 @@ class WatertightSettings(Settings):
     """Voxels along the longest edge of the shape, for shell and thick_shell."""
     padding: int = Field(4, ge=4)
     """Empty voxels around the shape."""
-    offset: float = Field(0.6, ge=0.5, le=1)
-    """Distance of the shell from the surface, voxels; 0.5 is the least that seals a sheet."""
+    offset: float = Field(0.55, ge=0.5, le=1)
+    """Distance of the shell from the surface, voxels; 0.5 is the least that seals a sheet. Gaps narrower than twice
+    this are closed, and some of up to one voxel more, as the grid falls."""
     shrink: NonNegativeFloat | None = 0.25
     """Distance to which the shell is drawn back, voxels; null leaves it at the offset."""
     thick_offset: float = Field(1.0, ge=0.5, le=2)

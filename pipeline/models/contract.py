@@ -118,6 +118,10 @@ class Model(nn.Module, ABC):
         """One mesh per shape, faces outward."""
         raise NotImplementedError(f"{type(self).__name__} gives no meshes of its own; extract them from field()")
 
+    def figures(self, code: dict[str, Tensor]) -> list[dict[str, float]]:
+        """Per shape, what the ledger says of its mesh beside the number of faces; by default nothing."""
+        return [{} for _ in next(iter(code.values()))]
+
 
 def build_model(
     name: str, settings: Settings, inference: Settings, train_shapes: int, seed: int, parent: Model | None = None

@@ -10,6 +10,8 @@ Frame: the network's cube [-0.5, 0.5]^3 is the canonical one, voxel i of R at (i
 
 Deviations:
 - Shapes fill the cube (longest edge 1), where the original's have a bounding box of diagonal 1 and keep off its faces.
+  They cross up to three times as many cells, which would leave no pairs for the empty space, so `near` bounds their
+  share.
 - Voxels are solid by the inside test, so the original's carving of hollow shapes has nothing to do.
 - Where `grid` is 64, pairs and input come from that grid; the original takes both from 256^3, as `grid: 256` does.
 - The moments of Adam go on across the three levels, where the original starts each with fresh ones.
@@ -52,6 +54,10 @@ class ModelSettings(Settings):
 
     grid: Literal[64, 128, 256] = 64
     """Voxels along an edge of the grid that input and pairs are taken from; it must be among the data stages."""
+
+    near: Annotated[float, Field(gt=0, le=1)] = 0.75
+    """Largest share of the pairs of 32^3 and 64^3 cells that lies at the surface; the others are anywhere. 1: no bound,
+    as the original."""
 
     points: PositiveInt = 4096
     """Pairs per shape in a training step: a random run of the level's 4096, 4096 or 16384, the same for a batch."""
@@ -197,7 +203,7 @@ class ImNet(Model):
         rng = np.random.default_rng(int.from_bytes(digest, "big"))
         kept = {"voxels": np.packbits(max_pool(grid, self.settings.grid // INPUT))}
         for level in PAIRS:
-            kept[f"points.{level}"], kept[f"values.{level}"] = point_values(grid, level, rng)
+            kept[f"points.{level}"], kept[f"values.{level}"] = point_values(grid, level, rng, self.settings.near)
         return kept
 
     def observe(self, arrays: ShapeArrays, rng: np.random.Generator) -> dict[str, np.ndarray]:

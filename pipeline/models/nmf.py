@@ -47,7 +47,7 @@ class ModelSettings(Settings):
     """Time of one flow; there are six, and in each a coordinate moves by less than that."""
 
     solver: Literal["dopri5", "rk4"] = "dopri5"
-    """dopri5: Runge-Kutta of order 5 with steps as the tolerance asks (Dormand and Prince). rk4: order 4, fixed steps."""
+    """dopri5: order 5 by Dormand and Prince, steps as the tolerance asks. rk4: order 4, fixed steps."""
 
     tolerance: PositiveFloat = 1e-5
     """Absolute and relative tolerance of dopri5, of the error's root mean square over points and 3 + code channels."""
@@ -89,6 +89,7 @@ DECLARATION = Declaration(
     ),
 )
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -117,10 +118,10 @@ class PointEncoder(nn.Module):
     def __init__(self, code: int, narrow: int, wide: int) -> None:
         super().__init__()
         widths = (3, narrow, narrow, wide, code)
-        self.convs = nn.ModuleList(PointwiseConv(i, o) for i, o in zip(widths, widths[1:], strict=False))
+        self.convs = nn.ModuleList(PointwiseConv(i, o) for i, o in itertools.pairwise(widths))
         self.conv_norms = nn.ModuleList(nn.BatchNorm1d(width) for width in widths[1:])
         widths = (code, wide, narrow, code)
-        self.fcs = nn.ModuleList(nn.Linear(i, o) for i, o in zip(widths, widths[1:], strict=False))
+        self.fcs = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(widths))
         self.fc_norms = nn.ModuleList(nn.BatchNorm1d(width) for width in widths[1:-1])
 
     def forward(self, points: Tensor) -> Tensor:
@@ -299,7 +300,7 @@ class NeuralMeshFlow(Model):
 
     @torch.no_grad()
     def encode(self, observations: dict[str, Tensor], seeds: Sequence[int]) -> dict[str, Tensor]:
-        """{"code": (B, code), "centre": (B, 1, 3) canonical} of clouds (B, M, 3). Raises ValueError for other arrays."""
+        """{"code": (B, code), "centre": (B, 1, 3) canonical} of clouds (B, M, 3). ValueError for other arrays."""
         points = observations["points"]
         if points.ndim != 3 or points.shape[-1] != 3 or points.shape[1] == 0:
             raise ValueError(f"observed clouds are (B, M, 3) with at least one point, these are {tuple(points.shape)}")

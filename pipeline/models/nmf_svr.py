@@ -1,4 +1,4 @@
-"""Neural Mesh Flow from one picture: an image encoder draws a point cloud, which a trained auto-encoder turns to a mesh.
+"""Neural Mesh Flow from one picture: an image encoder draws points, which a trained auto-encoder turns to a mesh.
 
 Gupta and Chandraker: Neural Mesh Flow: 3D Manifold Mesh Generation via Diffeomorphic Flows, NeurIPS 2020, arXiv
 2007.10973. The encoder learns points by their Chamfer distance to the surface; the auto-encoder does not change.

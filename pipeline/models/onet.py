@@ -593,7 +593,7 @@ class Onet(Model):
             return {"loss": self._entropy(batch, code, None)}
         mean, logstd = self.network.encoder_latent(batch["queries"], batch["occupancies"], code)
         reconstruction = self._entropy(batch, code, mean + logstd.exp() * batch["noise"])
-        kl = ((mean.square() + (2 * logstd).exp() - 1) / 2 - logstd).sum() / len(mean)
+        kl = divergence(mean, logstd).mean()
         return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
 
     def _code(self, seen: Mapping[str, Tensor]) -> Tensor | None:
@@ -629,15 +629,23 @@ class UnconditionalOnet(Onet):
 
     @torch.no_grad()
     def encode(self, observations: dict[str, Tensor], seeds: Sequence[int]) -> dict[str, Tensor]:
-        """{"latent": (B, latent)}: the posterior's mean. Raises ValueError where there are no labelled points."""
+        """{"latent": (B, latent), "kl": (B,)}: the posterior's mean, and its divergence from the prior.
+
+        Raises ValueError where there are no labelled points.
+        """
         points, occupancies = (_entry(observations, name, "labelled points") for name in ("points", "occupancies"))
-        mean, _ = self.network.encoder_latent(points, occupancies.float(), None)
-        return {"latent": mean}
+        mean, logstd = self.network.encoder_latent(points, occupancies.float(), None)
+        return {"latent": mean, "kl": divergence(mean, logstd)}
 
     def sample(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """{"latent": (count, latent)}, standard normal."""
         size = (count, self.settings.latent)
         return {"latent": torch.randn(size, generator=generator, device=generator.device).to(self.device)}
+
+
+def divergence(mean: Tensor, logstd: Tensor) -> Tensor:
+    """Kullback-Leibler divergence (B,) of N(mean, exp(logstd)^2) from N(0, 1), summed over the entries (B, latent)."""
+    return ((mean.square() + (2 * logstd).exp() - 1) / 2 - logstd).sum(dim=1)
 
 
 def build(settings: ModelSettings, inference: InferenceSettings, train_shapes: int) -> Onet:

@@ -72,7 +72,8 @@ def meshes(
     import torch
 
     if model.declaration.quantity == "surface":
-        return [_checked(mesh) for mesh in model.surface(code)]
+        pairs = zip(model.surface(code), model.figures(code), strict=True)
+        return [_checked(mesh, figures) for mesh, figures in pairs]
     level = model.level if extraction.level is None else extraction.level
 
     def field(shapes: np.ndarray, queries: np.ndarray) -> np.ndarray:
@@ -90,7 +91,7 @@ def meshes(
     return extract(field, len(seeds), model.declaration.quantity, extraction, torch_field, seeds)
 
 
-def _checked(mesh) -> Product | Rejected:
+def _checked(mesh, figures: dict[str, float]) -> Product | Rejected:
     if len(mesh.faces) == 0:
         return Rejected("the reconstruction has no faces")
-    return Product(mesh, {"faces": len(mesh.faces)})
+    return Product(mesh, {"faces": len(mesh.faces), **figures})

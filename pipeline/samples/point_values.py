@@ -16,17 +16,19 @@ PAIRS = {16: 4096, 32: 4096, 64: 16384}
 """Pairs per level, the number of cells along an edge."""
 
 
-def point_values(voxels: np.ndarray, level: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def point_values(
+    voxels: np.ndarray, level: int, rng: np.random.Generator, near: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """The pairs of one level, PAIRS[level] of them: voxel indices (n, 3) uint8 and values (n,) bool.
 
     voxels: (R, R, R) bool with R a multiple of the level, at most 256; index order x, y, z. Index i lies at
     (i + 0.5) / R - 0.5. At level 16 every cell is shown once; at 32 and 64 first the cells whose 3^3 neighbourhood is
-    mixed, in the original's strided order, then others at random. Raises ValueError for a grid or level that does not
-    fit.
+    mixed, in the original's strided order, as far as their number is at most the share `near` of all, then others at
+    random. Raises ValueError for a grid or level that does not fit.
     """
     size = _checked_size(voxels, level)
     coarse = max_pool(voxels, size // level)
-    cells = _chosen_cells(coarse, PAIRS[level], rng)
+    cells = _chosen_cells(coarse, PAIRS[level], near, rng)
     places, values = _voxel_of_each(voxels, coarse, cells, rng)
     order = rng.permutation(len(cells))
     return places[order].astype(np.uint8), values[order]
@@ -52,15 +54,15 @@ def _blocks(voxels: np.ndarray, factor: int) -> np.ndarray:
     return voxels.reshape(cells, factor, cells, factor, cells, factor)
 
 
-def _chosen_cells(coarse: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def _chosen_cells(coarse: np.ndarray, count: int, near: float, rng: np.random.Generator) -> np.ndarray:
     """Flat numbers (count,) of the cells to show, each at most once."""
     if coarse.size == count:
         return np.arange(count)
-    near = _mixed_cells(coarse)[:count]
+    mixed = _mixed_cells(coarse)[: round(near * count)]
     unused = np.ones(coarse.size, bool)
-    unused[near] = False
-    rest = rng.choice(np.flatnonzero(unused), count - len(near), replace=False)
-    return np.concatenate([near, rest])
+    unused[mixed] = False
+    rest = rng.choice(np.flatnonzero(unused), count - len(mixed), replace=False)
+    return np.concatenate([mixed, rest])
 
 
 def _mixed_cells(coarse: np.ndarray) -> np.ndarray:

@@ -144,8 +144,20 @@ TINY: dict[str, dict] = {
     "imnet": {"code": 8, "encoder_width": 4, "decoder_width": 8, "decoder_std": None, "points": 512},
     "imnet_gan": {"noise": 8, "hidden": 32, "initial_std": 0.1},
     "imnet_svr": {"width": 4, "size": 32},
+    "nmf": {
+        "code": 16,
+        "encoder": (16, 16),
+        "hidden": 16,
+        "norm_hidden": 16,
+        "subdivision": 1,
+        "targets": 100,
+        "observation": {"points": 100, "noise": 0.0},
+    },
+    "nmf_svr": {"width": 4, "size": 32, "features": 16, "hidden": 32, "points": 50},
 }
 TINY_INFERENCE: dict[str, dict] = {
+    "nmf": {"subdivision": 2},
+    "nmf_svr": {"subdivision": 2},
     "deepsdf": {"iterations": 20, "samples": 256},
     "deepsdf_completion": {"iterations": 10},
     "neuralpull": {"iterations": 10, "batch_queries": 64, "warmup": 4},
@@ -157,6 +169,7 @@ PARENTS: dict[str, str] = {
     "imnet_gan": "imnet",
     "imnet_svr": "imnet",
     "neuralpull_image": "onet/image",
+    "nmf_svr": "nmf",
     "deepsdf_completion": "deepsdf",
 }
 

@@ -192,7 +192,11 @@ OVERFIT = {
     "convonet/voxels": ({**CONVONET, "plane_width": 16}, {}, {"steps": 400}),
     "ifnet": ({"observation": {"points": 600, "resolution": 16, "redraw": True}}, {}, {"steps": 250}),
     "ifnet/voxels": ({}, {}, {"steps": 120}),
-    "deepsdf": ({"dims": (64,) * 4, "samples": 512}, {"iterations": 100, "learning_rate": 0.02}, {"steps": 1000}),
+    "deepsdf": (
+        {"dims": (64,) * 4, "samples": 512, "code_regularisation": 0.0},
+        {"iterations": 100, "learning_rate": 0.02, "samples": 512},
+        {"steps": 1400},
+    ),
     "airnet": (
         {
             "levels": (48,),

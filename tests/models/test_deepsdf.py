@@ -287,7 +287,7 @@ def test_training_and_inference_look_at_the_sets_that_they_name():
     near, far = ({tuple(point) for point in arrays[f"boundary-{sigma}.points"]} for sigma in (0.01, 0.1))
     assert far <= kept and not near & kept
     assert near <= seen and not far & seen
-    with pytest.raises(ValueError, match="no samples boundary-0.3, only boundary-0.01, boundary-0.1"):
+    with pytest.raises(ValueError, match=r"no samples boundary-0\.3, only boundary-0\.01, boundary-0\.1"):
         tiny_model("deepsdf", sigmas=(0.3,)).prepare(arrays)
 
 

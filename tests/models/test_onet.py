@@ -33,7 +33,6 @@ from tests.models.shapes import BLOCKS, TURNED, block_arrays, blocks_sdf, tiny_m
 
 ROOT = Path(__file__).parents[2]
 TENSORS = ROOT.parent / "shared" / "reference" / "tensors.csv"
-MODES = ("onet", "onet/image", "onet/voxel", "onet/unconditional")
 
 
 def parameters(module: torch.nn.Module) -> int:
@@ -526,10 +525,12 @@ def test_kl_and_reconstruction_are_their_formulas():
         losses = model.loss(batch)
         mean, logstd = model.network.encoder_latent(batch["queries"], batch["occupancies"], None)
         posterior = torch.distributions.Normal(mean, logstd.exp())
-        kl = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).sum(dim=1).mean()
+        kl = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).sum(dim=1)
+        code = model.encode({"points": batch["queries"], "occupancies": batch["occupancies"]}, [0, 1, 2])
         logits = model.network(batch["queries"], mean + logstd.exp() * batch["noise"])
         likelihood = torch.distributions.Bernoulli(logits=logits).log_prob(batch["occupancies"])
-    torch.testing.assert_close(losses["kl"], kl)
+    torch.testing.assert_close(losses["kl"], kl.mean())
+    torch.testing.assert_close(code, {"latent": mean, "kl": kl})
     torch.testing.assert_close(losses["reconstruction"], -likelihood.sum(dim=1).mean())
     torch.testing.assert_close(losses["loss"], losses["kl"] + losses["reconstruction"])
 

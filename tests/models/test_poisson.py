@@ -105,3 +105,9 @@ def test_clouds_without_a_surface_are_rejected(points, reason):
     model = tiny_model("poisson", observation={"points": 20, "noise": 0.0})
     with pytest.raises(Rejected, match=reason):
         model.observe(arrays, np.random.default_rng(0))
+
+
+def test_points_of_one_plane_show_no_side_to_turn_normals_to():
+    points = np.random.default_rng(0).random((50, 3)) * [1, 1, 0]
+    with pytest.raises(Rejected, match="lie in one plane"):
+        reconstruct(points, None, ModelSettings(depth=4, normals="estimated"))
