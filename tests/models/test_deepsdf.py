@@ -16,7 +16,7 @@ from pipeline.training.data import ResidentData
 from pipeline.training.loop import TrainingSettings
 from pipeline.training.schedule import learning_rate_factor
 from tests.models.published import needs_tensors, published_tensors, tensors_of
-from tests.models.shapes import ball_arrays, block_arrays, tiny_model
+from tests.models.shapes import TURNED, ball_arrays, block_arrays, tiny_model
 
 NARROW = {"dims": (64,) * 8, "code": 32}
 VERY_NARROW = {"dims": (32,) * 8, "code": 16}
@@ -310,7 +310,7 @@ class StoppingKeeper(Keeper):
 @pytest.mark.parametrize("name", ["deepsdf", "deepsdf_completion"])
 def test_a_stopped_optimisation_goes_on_with_the_same_code(name):
     model = tiny_model(name, inference={"iterations": 12}).eval()
-    shapes = [block_arrays(count=500), ball_arrays(0.3)]
+    shapes = [block_arrays(count=500), block_arrays(TURNED, 500, seed=1)]
     seen = stack_observations([model.observe(s, np.random.default_rng(0)) for s in shapes], torch.device("cpu"))
     undisturbed = model.encode(seen, [1, 2])["code"]
     model.keeper = StoppingKeeper(8)  # after the learning rate has fallen
