@@ -129,6 +129,23 @@ def _same_fields(module: str, name: str, *fields: str) -> dict[str, Any]:
     return {field: (known[field].annotation, known[field]) for field in fields}
 
 
+class CategoryInterior(Settings):
+    """The reading of one category's shapes."""
+
+    category: Annotated[str, BeforeValidator(_quoted)]
+    """Category as it is named in the source; ShapeNet's by name or synset."""
+
+    interior: Literal["hollow", "solid"]
+    """hollow: open shells become thin walls. solid: they are filled."""
+
+
+class WatertightConfig(_settings("pipeline.meshes.watertight", "WatertightSettings")):
+    """How raw meshes are closed."""
+
+    interior_of: tuple[CategoryInterior, ...] = ()
+    """Categories that are read otherwise than `interior` says; changing one makes again its shapes alone."""
+
+
 class _BoundaryBase(Settings):
     """Points near the surface: one stage for every sigma."""
 
@@ -172,7 +189,7 @@ StageConfig = create_model(
     __base__=Settings,
     __doc__="The data stages, in the order of the data's path.",
     extract_meshes=_part("pipeline.meshes.read", "ReadSettings"),
-    make_watertight=_part("pipeline.meshes.watertight", "WatertightSettings"),
+    make_watertight=(WatertightConfig, WatertightConfig()),
     scale_to_off=_part("pipeline.meshes.scale", "ScaleSettings"),
     sample_surface=_part("pipeline.samples.surface", "SurfaceSettings"),
     sample_boundary=(BoundaryConfig, BoundaryConfig()),
@@ -318,7 +335,8 @@ def load_study(config: Mapping[str, Any]) -> tuple[Study, tuple[Settings, ...]]:
     """
     study = _checked(Study, config)
     _check_point_sets(study)
-    _check_shards(study)
+    _check_categories(study, "shards.categories", study.shards.categories)
+    _check_categories(study, "stages.make_watertight.interior_of", study.stages.make_watertight.interior_of)
     experiments = _experiments(study)
     _check_parents(experiments)
     return study, experiments
@@ -340,8 +358,9 @@ def _check_point_sets(study: Study) -> None:
             )
 
 
-def _check_shards(study: Study) -> None:
-    names = [row.category for row in study.shards.categories]
+def _check_categories(study: Study, path: str, rows: Sequence[ShardCount | CategoryInterior]) -> None:
+    """Rows that name a category each name one that is known, once."""
+    names = [row.category for row in rows]
     try:
         if study.source.kind != "directory":
             names = [synset_of(name) for name in names]
@@ -352,7 +371,7 @@ def _check_shards(study: Study) -> None:
         if unknown:
             raise ValueError(f"{unknown[0]!r} is no category of the source; those are {', '.join(known)}")
     except ValueError as problem:
-        raise ConfigError(f"shards.categories: {problem}") from None
+        raise ConfigError(f"{path}: {problem}") from None
 
 
 def _check_parents(experiments: tuple[Settings, ...]) -> None:

@@ -110,9 +110,12 @@ class Plan:
         return fingerprint.key_of([[category, file.name, files.digest_of(file.read_bytes())] for category, file in found])
 
     def shard_count(self, category: str) -> int:
-        named = str if self.study.source.kind == "directory" else synset_of
-        counts = {named(row.category): row.shards for row in self.study.shards.categories}
+        counts = {self._folder_of(row.category): row.shards for row in self.study.shards.categories}
         return counts.get(category, self.study.shards.per_category)
+
+    def _folder_of(self, category: str) -> str:
+        """A category as the folders name it."""
+        return category if self.study.source.kind == "directory" else synset_of(category)
 
     def _shards(self) -> list[tuple[str, str]]:
         return [(c, str(k)) for c in self.categories for k in range(self.shard_count(c))]
@@ -368,6 +371,7 @@ class Plan:
         settings = self.stage_settings(instance)
         inputs = self.upstream(instance) or {"members": "list_shapes"}
         settings.pop("of", None)  # which point sets there are shows in the inputs
+        readings = {self._folder_of(row["category"]): row["interior"] for row in settings.pop("interior_of", ())}
         record = self._record(instance, [stage.module, ENCODING], settings, stage.libraries, random=stage.random)
         return {
             **record,
@@ -376,6 +380,7 @@ class Plan:
             "settings_class": stage.settings,
             "format": stage.format,
             "upstream": list(inputs),
+            "by_category": {c: {"interior": r} for c, r in readings.items() if r != settings["interior"]},
         }
 
     def _evaluation_work(self) -> dict[str, Any]:

@@ -398,10 +398,11 @@ def test_a_preset_over_the_default_is_valid_and_compares_what_it_lists(path):
 
 @pytest.mark.parametrize("path", PRESETS_OF_METHODS, ids=names_of(PRESETS_OF_METHODS))
 def test_the_preset_of_a_method_bears_its_name(path):
-    """The others that it may list are those that it builds on."""
-    *others, block = read_yaml(path)["experiments"]
-    assert block["name"] == path.stem
-    assert [other["name"] for other in others] == [block[key] for key in ("parent",) if key in block]
+    """The others that it may list are those that it builds on, and variants of itself."""
+    blocks = {block["name"]: block for block in read_yaml(path)["experiments"]}
+    parents = {blocks[path.stem][key] for key in ("parent",) if key in blocks[path.stem]}
+    variants = {name for name in blocks if name.startswith(path.stem)}
+    assert set(blocks) == variants | parents
 
 
 def test_a_study_names_presets_that_exist():

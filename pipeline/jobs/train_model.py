@@ -122,6 +122,7 @@ def _train(arguments, context: Context, tables, usable, digests) -> bytes:
     if arguments.parent:
         parent = load_trained(settings["parent"], arguments.parent, context)
         checkpoint.assign_weights(model.parent, checkpoint.weights_of(parent))
+    model.to(loop.device_of(runtime))  # what is kept of a shape may be computed by a frozen network
     if not usable["train"]:
         result = loop.TrainResult(*(checkpoint.weights_of(model),) * 2, [], 0, 0)
         return _encode(result, settings, 0)

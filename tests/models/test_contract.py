@@ -212,7 +212,7 @@ OVERFIT = {
             "scale": 8.0,
         },
         {},
-        {"steps": 550, "learning_rate": 1e-2},
+        {"steps": 500, "learning_rate": 1e-2},
     ),
 }
 

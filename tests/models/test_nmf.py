@@ -157,7 +157,7 @@ def test_the_adjoint_gives_the_gradients_of_the_steps(solver):
     gradients = []
     for adjoint in (True, False):
         torch.manual_seed(0)
-        network = MeshFlow(ModelSettings(**NARROW, solver=solver, adjoint=adjoint, tolerance=1e-7)).double().eval()
+        network = MeshFlow(ModelSettings(**NARROW, solver=solver, adjoint=adjoint, tolerance=1e-9)).double().eval()
         cloud = torch.rand((2, 40, 3), generator=torch.Generator().manual_seed(1)).double()
         network(sphere(1).expand(2, -1, -1).double(), cloud)[-1].square().sum().backward()
         gradients.append({name: parameter.grad for name, parameter in network.named_parameters()})
@@ -168,18 +168,18 @@ def test_the_adjoint_gives_the_gradients_of_the_steps(solver):
 
 def test_a_bad_integrator_shows_in_the_inverse_error_alone():
     """A stiff field leaves the topology as it is; folds and the inverse error tell (sheet, section 10)."""
-    coarse, fine = (tiny_model("nmf", solver="rk4", solver_steps=steps, duration=2.0).eval() for steps in (1, 40))
+    coarse, fine = (tiny_model("nmf", solver="rk4", solver_steps=steps, duration=1.0).eval() for steps in (1, 40))
     for model in (coarse, fine):
         for block in model.network.flows:
             for flow in block:
                 with torch.no_grad():
-                    flow.dynamics.fc_4.weight.mul_(200)
+                    flow.dynamics.fc_4.weight.mul_(10)
     code = {"code": torch.ones(1, 16), "centre": torch.zeros(1, 1, 3)}
     meshes = [model.surface(code)[0] for model in (coarse, fine)]
     errors = [model.figures(code)[0]["inverse_error"] for model in (coarse, fine)]
     assert [quality.euler_characteristic(mesh) for mesh in meshes] == [2, 2]
     assert errors[0] > 0.01
-    assert errors[1] < 1e-3
+    assert errors[1] < 1e-4
 
 
 # --- the loss
@@ -292,10 +292,13 @@ def ellipsoid_arrays(axes: tuple[float, float, float], seed: int = 0) -> dict[st
 
 def test_two_ellipsoids_are_learnt_without_folds(tmp_path):
     shapes = [ellipsoid_arrays((1, 0.6, 0.4)), ellipsoid_arrays((0.3, 0.7, 1), seed=1)]
-    model = tiny_model("nmf", 2, inference={"subdivision": 3}, observation={"points": 200, "noise": 0.0}, **NARROW)
-    training = TrainingSettings(steps=150, batch_shapes=2, learning_rate=5e-3, schedule="cosine")
+    settings = {**NARROW, "solver": "rk4", "solver_steps": 1, "adjoint": False}
+    model = tiny_model("nmf", 2, inference={"subdivision": 3}, **settings)
+    # Each shape four times in a batch: normalised over two, features would be signs alone.
+    data = ResidentData.for_model(model, shapes * 4)
+    training = TrainingSettings(steps=120, batch_shapes=8, learning_rate=5e-3, schedule="cosine")
     runtime = RuntimeSettings(device="cpu", threads=1, tensorboard=False)
-    train(model, ResidentData.for_model(model, shapes), [], training, runtime, seed=0, state_dir=tmp_path, log_dir=None)
+    train(model, data, [], training, runtime, seed=0, state_dir=tmp_path, log_dir=None)
     seen = torch.from_numpy(np.stack([shape["surface.points"] for shape in shapes]))
     code = model.eval().encode({"points": seen}, [0, 1])
     for shape, mesh, figures in zip(shapes, model.surface(code), model.figures(code), strict=True):
@@ -304,7 +307,7 @@ def test_two_ellipsoids_are_learnt_without_folds(tmp_path):
             torch.from_numpy(shape["surface.points"])[None] * SCALE,
         )
         found = manifoldness(mesh, self_intersections=False)
-        assert float(distance) < 5e-3
+        assert float(distance) < 2e-3
         assert volume(mesh) > 0
         assert found["euler_characteristic"] == 2
         assert found["nmf_corrected"] < 0.01
