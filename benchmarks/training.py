@@ -161,8 +161,8 @@ def measure(name: str, options: argparse.Namespace) -> tuple:
         *(name, batch, queries, rates["limit"], rates["ours"], rates["loader"]),
         *(rates["ours"] / rates["limit"], rates["ours"] / rates["loader"]),
         queries and rates["ours"] * batch * queries,
-        *(flop / 1e9, rates["ours"] * flop / 1e9),
-        peak and rates["ours"] * flop / 1e12 / peak,
+        *(flop and flop / 1e9, flop and rates["ours"] * flop / 1e9),
+        flop and peak and rates["ours"] * flop / 1e12 / peak,
     )
 
 
@@ -237,11 +237,13 @@ class Plain:
             loss = self.model.loss(batch)["loss"]
         loss.backward()
 
-    def flop_per_step(self, steps: int = 2) -> float:
-        """Mean over two steps, in which adversaries of equal turns both move."""
+    def flop_per_step(self) -> int | None:
+        """None for adversaries: their losses hold gradients, which torch's counter does not take."""
+        if self.model.active_groups() is not None:
+            return None
         with FlopCounterMode(display=False) as counter:
-            self.make_steps(steps)
-        return counter.get_total_flops() / steps
+            self.make_steps(1)
+        return counter.get_total_flops()
 
 
 class Items(Dataset):

@@ -66,7 +66,7 @@ def test_triangles_are_those_of_open3d_and_outward(alpha):
     theirs = Mesh(np.asarray(theirs.vertices), np.asarray(theirs.triangles))
 
     def as_set(one: Mesh) -> set:
-        return {tuple(sorted(map(tuple, triangle))) for triangle in one.triangles.round(12).tolist()}
+        return {tuple(sorted(map(tuple, triangle))) for triangle in one.triangles.astype(np.float32).tolist()}
 
     assert len(mesh.faces) > 500
     assert as_set(mesh) == as_set(theirs)
@@ -80,7 +80,9 @@ def test_off_centre_blocks_are_filled_where_they_are():
     points = rng.uniform(-0.6, 0.6, (60_000, 3))
     points = points[blocks_sdf(points) < 0][:6000]
     mesh = reconstruct(points, ModelSettings(alpha=2.5))
-    assert volume(mesh) == pytest.approx(sum(np.prod(extents) for extents, _ in BLOCKS), rel=0.1)
+    # The hull of points inside falls short of the surface by about half their spacing, 0.015 here, on an area of 2.8.
+    whole = sum(np.prod(extents) for extents, _ in BLOCKS)
+    assert whole - 0.06 < volume(mesh) < whole
     assert np.abs(blocks_sdf(mesh.vertices)).mean() < 0.02
 
 

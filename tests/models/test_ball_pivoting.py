@@ -61,7 +61,7 @@ def test_off_centre_blocks_are_found_where_they_are():
     a, b, c = mesh.triangles.transpose(1, 0, 2)
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2
     sides = [(0.60, 0.36, 0.30), (0.30, 0.50, 0.40), (0.36, 0.30, 0.50)]
-    assert area == pytest.approx(sum(2 * (x * y + y * z + z * x) for x, y, z in sides), rel=0.05)
+    assert area == pytest.approx(sum(2 * (x * y + y * z + z * x) for x, y, z in sides), rel=0.1)
     assert np.abs(blocks_sdf(mesh.triangles.mean(axis=1))).mean() < 0.002
 
 

@@ -163,7 +163,7 @@ def test_the_adjoint_gives_the_gradients_of_the_steps(solver):
         gradients.append({name: parameter.grad for name, parameter in network.named_parameters()})
     for name, gradient in gradients[0].items():
         assert float(gradient.abs().max()) > 0, name
-        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-2, atol=1e-4)
 
 
 def test_a_bad_integrator_shows_in_the_inverse_error_alone():
