@@ -20,6 +20,7 @@ from tests import solids
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the golden digests were taken on x86-64")
 
 SETTINGS = {
+    "render_views": {"views": 2, "resolution": 32},
     "make_watertight": {"resolution": 48},
     "sample_surface": {"count": 500},
     "sample_boundary/0.1": {"sigma": 0.1, "count": 500},
@@ -28,16 +29,17 @@ SETTINGS = {
 }
 GOLDEN = {
     "extract_meshes": "a27db0f28eec0636765835f8eb2eee5732366a33",
-    "make_watertight": "a57dcd572bc8d377fabaa766d59bdc4027bf950b",
-    "scale_to_off": "8ae93329288336dc911bbb06fdc20bdc2d84f30c",
-    "sample_surface": "1d78e72c8963539a98128762c9abe779fd1c1882",
-    "sample_boundary/0.1": "e6dbaa5455d1c84205f06fd6cf1f07b49270a8bd",
-    "sample_volume": "8c4d9aa53dea9e88047301ab943577478acb40fb",
-    "compute_sdf": "971166a498b1054071bcf29a2691bb7479b17063",
-    "voxelize/16": "44a363552c5ea20ae47d8a21aa99e6316486604a",
+    "make_watertight": "2542c1ab1777f7513566f9e8ae47a0ce0742a953",
+    "scale_to_off": "a15a180a6105da66eddeb9521e4e822499e958fe",
+    "sample_surface": "680f0551a532215433326e35409ac67b03c4e8ee",
+    "sample_boundary/0.1": "4c900f48a91479c8181901d5f9a83a68d2b0008d",
+    "sample_volume": "694484b40f5ed32f45d3539c29e7d6daf3041b8e",
+    "compute_sdf": "8f25bf423bac2f73fc4cf0ba641f4d99f558f90d",
+    "voxelize/16": "1a66815c65962eeabe2b20fb4e9d094323be2d5b",
+    "render_views": "2055ff41b7e89d2fab6be89d6e5154626e03bc49",
 }
 
-CHAMFER_L1 = 0.03286076743736667
+CHAMFER_L1 = 0.031857097620637466
 
 
 def work(instance: str) -> Work:

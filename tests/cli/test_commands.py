@@ -132,7 +132,9 @@ def test_a_command_is_a_module_with_a_rule_and_every_module_is_a_command():
     assert offered == set(ALL)
 
 
-@pytest.mark.parametrize("name", sorted(set(commands.HELPERS) - {"export", "eval", "import-weights"}))  # which need more
+@pytest.mark.parametrize(
+    "name", sorted(set(commands.HELPERS) - {"export", "eval", "import-weights"})
+)  # which need more
 def test_helpers_load_no_heavy_library(name, study):
     words = [name, *{"shape": ["all/a.off"], "store": ["verify"]}.get(name, [])]
     program = f"import sys\nfrom pipeline.cli.main import main\nmain({words})\nprint(*sys.modules)"

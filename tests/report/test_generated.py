@@ -116,7 +116,7 @@ def test_fetched_weights_are_named_where_others_have_a_learning_curve():
 @pytest.mark.parametrize(
     ("weights", "words"),
     [
-        ({"path": "/home/someone/onet.pt", "url": None, "sha256": None}, "onet.pt"),
+        ({"path": "/data/onet.pt", "url": None, "sha256": None}, "onet.pt"),
         ({"path": None, "url": "https://x.org/a/onet.pt?key=1", "sha256": "ab" * 32}, f"onet.pt, SHA-256 {'ab' * 32}"),
     ],
 )

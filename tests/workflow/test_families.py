@@ -30,7 +30,14 @@ EXPERIMENTS = [
         "extraction": DENSE,
         "sampling": {"count": 3, "block": 2, "points": 64},
     },
-    {"name": "borrowed", "method": "onet", "model": ONET, "weights": {"path": "onet.pt"}, "extraction": DENSE},
+    {
+        "name": "borrowed",
+        "method": "onet",
+        "model": ONET,
+        "weights": {"path": "onet.pt"},
+        "training": SHORT,
+        "extraction": DENSE,
+    },
 ]
 
 
