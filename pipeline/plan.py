@@ -530,5 +530,5 @@ class Plan:
             "store": self.study.store.model_dump(mode="json", exclude={"drop"}),
             "limits": {"seconds": self.study.limits.seconds, "memory_mb": self.study.limits.memory_mb},
             "download": self.study.download.model_dump(mode="json"),
-            "experiments": {name: e.runtime.model_dump(mode="json") for name, e in self.experiments.items()},
+            "experiments": {name: e.runtime.model_dump(mode="json") for name, e in self.blocks.items()},
         }
