@@ -509,10 +509,11 @@ class Plan:
     def works(self) -> list[str]:
         """Names of all stages of the study, for `work` and `fingerprint`."""
         made = ["make_demo_archive"] if self.study.source.kind == "demo" else []
+        asked_quickly = [instance for name in self.quick for instance in self.quick_instances(name)]
         return [
             *made,
             *(name for name in PLAIN_MODULES if name != "make_demo_archive"),
-            *self.instances,
+            *dict.fromkeys([*self.instances, *self.with_upstream(asked_quickly)]),
             *(f"train_model/{name}" for name in (*self.trained, *self.scratch)),
             *(f"fetch_weights/{name}" for name in self.fetched),
             *(f"generate_meshes/{name}" for name in self.reconstructing),

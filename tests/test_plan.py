@@ -225,7 +225,7 @@ EDITS = {
     "padding": (stage("sample_volume", padding=0.2), {"sample_volume"} | REPORT),
     "stored distances": (stage("compute_sdf", storage={"sdf": "float32"}), {"compute_sdf"} | REPORT),
     "point sets": (stage("compute_sdf", of=["volume"]), {"compute_sdf"} | REPORT),
-    "one more grid": (stage("voxelize", resolutions=[64, 32]), {"voxelize/32"} | REPORT),
+    "one more grid": (stage("voxelize", resolutions=[64, 16]), {"voxelize/16"} | REPORT),
     "network": (experiment(ONET, model={"hidden": 8}), ONET_ALL | REPORT),
     "observation": (
         experiment(ONET, model={"observation": {"noise": 0.0}}),

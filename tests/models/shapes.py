@@ -141,7 +141,7 @@ TINY: dict[str, dict] = {
         "queries": 256,
         "observation": {"points": 100, "noise": 0.0},
     },
-    "imnet": {"code": 8, "encoder_width": 4, "decoder_width": 8, "decoder_std": None, "points": 512},
+    "imnet": {"code": 8, "encoder_width": 2, "decoder_width": 8, "decoder_std": None, "points": 512},
     "imnet_gan": {"noise": 8, "hidden": 32, "initial_std": 0.1},
     "imnet_svr": {"width": 4, "size": 32},
     "nmf": {

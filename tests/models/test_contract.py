@@ -214,6 +214,20 @@ OVERFIT = {
         {},
         {"steps": 500, "learning_rate": 1e-2},
     ),
+    # Few pairs at the surface, since most of the cube is empty here.
+    "imnet": (
+        {
+            "code": 32,
+            "decoder_width": 16,
+            "points": 1024,
+            "near": 0.25,
+            "epochs_16": 60,
+            "epochs_32": 20,
+            "beta1": 0.9,
+        },
+        {},
+        {"steps": 800},
+    ),
 }
 
 

@@ -13,7 +13,7 @@ from pipeline.models.nmf import SCALE, chamfer
 from pipeline.models.nmf_svr import CloudFromImage, ModelSettings, on_black
 from pipeline.training.data import ResidentData
 from pipeline.training.loop import RuntimeSettings, TrainingSettings, train
-from tests.models.shapes import BLOCKS, TURNED, block_arrays, tiny_model
+from tests.models.shapes import ball_arrays, block_arrays, tiny_model
 
 
 def count(module: torch.nn.Module) -> int:
