@@ -135,13 +135,18 @@ def compute(work: Work, shape: str, values: Mapping[str, Any]):
 
 
 def _grouped(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Collect the point sets "sets:volume", "sets:boundary-0.1" … into two arguments: `sets` and their `labels`."""
+    """Collect inputs named "products:sample_surface", … into one argument.
+
+    Those named "sets:volume", "sets:boundary-0.1" … become two: the points as `sets`, the occupancies as `labels`.
+    """
     arguments: dict[str, Any] = {}
     for name, value in values.items():
         group, _, member = name.partition(":")
-        if member:
-            arguments.setdefault(group, {})[member] = value["points"]
+        if group == "sets":
+            arguments.setdefault("sets", {})[member] = value["points"]
             arguments.setdefault("labels", {})[member] = value["occupancies"]
+        elif member:
+            arguments.setdefault(group, {})[member] = value
         else:
             arguments[name] = value
     return arguments
