@@ -107,7 +107,8 @@ class Plan:
         if self.study.source.split.kind != "files":
             return ""
         found = [(category, file) for file, category in list_files(Path(path).expanduser())]
-        return fingerprint.key_of([[category, file.name, files.digest_of(file.read_bytes())] for category, file in found])
+        rows = [[category, file.name, files.digest_of(file.read_bytes())] for category, file in found]
+        return fingerprint.key_of(rows)
 
     def shard_count(self, category: str) -> int:
         counts = {self._folder_of(row.category): row.shards for row in self.study.shards.categories}
@@ -418,9 +419,7 @@ class Plan:
             return self._record(name, ["pipeline.evaluation.generators"], settings, EVALUATION_LIBRARIES, True, stage)
         if stage == "evaluate_fields":
             settings.pop("extraction")
-            record = self._record(
-                name, [*modules, *QUICK_MODULES], settings, GENERATION_LIBRARIES, True, stage
-            )
+            record = self._record(name, [*modules, *QUICK_MODULES], settings, GENERATION_LIBRARIES, True, stage)
             return {**record, "reads": self.quick_instances(name)}
         modules.append("pipeline.reconstruction.shapes")
         reads = {"reads": self.observation_instances(name)}

@@ -12,7 +12,7 @@ PREFIXES = {
 
 
 def array_prefix(instance: str) -> str:
-    """The first part of the names of an instance's arrays: "surface", "volume", "boundary-0.1", "sdf", "voxels", "views"."""
+    """The first part of the names of an instance's arrays: "surface", "boundary-0.1", "sdf", "voxels", "views" …"""
     stage, _, variant = instance.partition("/")
     return PREFIXES.get(stage) or f"boundary-{variant}"
 

@@ -124,7 +124,7 @@ class Store:
     def note(self, file: str) -> bytes:
         """The note that `drop` left for an entry, `file` naming either."""
         note = Path(file).with_suffix(f".{DROPPED}")
-        return next((root / note for root in self.roots if (root / note).is_file())).read_bytes()
+        return next(root / note for root in self.roots if (root / note).is_file()).read_bytes()
 
     def list(self, stage: str | None = None) -> Iterator[Entry]:
         """All entries of this run's own store, sorted, of one stage or of all."""

@@ -122,8 +122,8 @@ WRONG = {
     "stages.make_watertight.resolution: input should be less than or equal to 1024, received 2000": stage(
         "make_watertight", resolution=2000
     ),
-    "stages.make_watertight.chain.1: input should be 'keep', 'union', 'shell', 'thick_shell', 'alpha_wrap' or 'fusion', "
-    "received 'kep'": (stage("make_watertight", chain=["shell", "kep"])),
+    "stages.make_watertight.chain.1: input should be 'keep', 'union', 'shell', 'thick_shell', 'alpha_wrap' "
+    "or 'fusion', received 'kep'": (stage("make_watertight", chain=["shell", "kep"])),
     "stages.make_watertight.chain: input should be a list of at least 1, received []": stage(
         "make_watertight", chain=[]
     ),
@@ -165,8 +165,8 @@ WRONG = {
     "demo.categories.1: input should be 'chair', 'table' or 'airplane', received 'sofa'": {
         "demo": {"categories": ["chair", "sofa"]}
     },
-    "evaluation.profiles.0: input should be 'onet', 'convonet', 'ifnet', 'air-ifnet', 'air-onet', 'air-human', 'deepsdf', "
-    "'imnet', 'neuralpull' or 'nmf', received 'onett'": {"evaluation": {"profiles": ["onett"]}},
+    "evaluation.profiles.0: input should be 'onet', 'convonet', 'ifnet', 'air-ifnet', 'air-onet', 'air-human', "
+    "'deepsdf', 'imnet', 'neuralpull' or 'nmf', received 'onett'": {"evaluation": {"profiles": ["onett"]}},
     "dataset: string should match pattern '^[A-Za-z0-9][A-Za-z0-9._+-]*$', received '../up'": {"dataset": "../up"},
     "dataset: input should be text, in quotes where it looks like something else, received 2024": {"dataset": 2024},
     "5: keys should be strings, received 5": {5: 3},

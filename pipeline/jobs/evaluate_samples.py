@@ -52,7 +52,8 @@ def run(arguments: argparse.Namespace) -> None:
         result["light_field"] = generators.compare_descriptors(
             *_sides(descriptors, drawn, references), settings.variant
         )
-    files.write_json(arguments.output, {"experiment": arguments.experiment, "settings": settings.model_dump(), **result})
+    about = {"experiment": arguments.experiment, "settings": settings.model_dump()}
+    files.write_json(arguments.output, {**about, **result})
 
 
 Located = Mapping[str, tuple[Row, str]]

@@ -157,7 +157,7 @@ def test_the_adjoint_gives_the_gradients_of_the_steps(solver):
     gradients = []
     for adjoint in (True, False):
         torch.manual_seed(0)
-        network = MeshFlow(ModelSettings(**NARROW, solver=solver, adjoint=adjoint, tolerance=1e-7)).double().eval()
+        network = MeshFlow(ModelSettings(**NARROW, solver=solver, adjoint=adjoint, tolerance=1e-9)).double().eval()
         cloud = torch.rand((2, 40, 3), generator=torch.Generator().manual_seed(1)).double()
         network(sphere(1).expand(2, -1, -1).double(), cloud)[-1].square().sum().backward()
         gradients.append({name: parameter.grad for name, parameter in network.named_parameters()})

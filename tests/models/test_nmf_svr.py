@@ -63,21 +63,13 @@ def test_imagenet_weights_that_do_not_exist_are_named():
 
 
 def test_two_shapes_are_told_apart_by_their_pictures_and_the_parent_stays(tmp_path):
-    shapes = [block_arrays(BLOCKS), block_arrays(TURNED, seed=1)]
+    shapes = [block_arrays(), ball_arrays(0.2, (0.2, -0.1, 0.15))]
     model = tiny_model("nmf_svr", 8, inference={"subdivision": 1})
     before = {name: tensor.clone() for name, tensor in model.parent.state_dict().items()}
-    training = TrainingSettings(steps=150, batch_shapes=8, learning_rate=3e-3, schedule="cosine")
+    training = TrainingSettings(steps=80, batch_shapes=8, learning_rate=3e-3, schedule="cosine")
     runtime = RuntimeSettings(device="cpu", threads=1, tensorboard=False)
-    train(
-        model,
-        ResidentData.for_model(model, shapes * 4),
-        [],
-        training,
-        runtime,
-        seed=0,
-        state_dir=tmp_path,
-        log_dir=None,
-    )
+    data = ResidentData.for_model(model, shapes * 4)  # each four times in a batch, for the sake of its normalisation
+    train(model, data, [], training, runtime, seed=0, state_dir=tmp_path, log_dir=None)
     for name, tensor in model.parent.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     model.eval()
@@ -89,7 +81,7 @@ def test_two_shapes_are_told_apart_by_their_pictures_and_the_parent_stays(tmp_pa
     truth = torch.from_numpy(np.stack([shape["surface.points"] for shape in shapes])) * SCALE
     own = [float(chamfer(points[i : i + 1], truth[i : i + 1])) for i in (0, 1)]
     other = [float(chamfer(points[i : i + 1], truth[1 - i : 2 - i])) for i in (0, 1)]
-    assert all(one < another for one, another in zip(own, other, strict=True))  # nearer to their own shapes
+    assert max(own) < 0.03 < 0.1 < min(other)
     for mesh, figures in zip(model.surface(code), model.figures(code), strict=True):
         assert len(mesh.faces) == 80
         assert quality.euler_characteristic(mesh) == 2 and quality.is_watertight(mesh)
