@@ -110,7 +110,7 @@ def test_codes_and_quick_evaluation_are_there_for_the_asking(study):
     with h5py.File(study.results / "codes" / "ae" / "0.h5") as codes:
         assert len(codes["shapes"]) > 0 and next(iter(codes[k] for k in codes if k != "shapes")).shape[1] == 8
     quick = pandas.read_csv(study.results / "evaluation" / "quick" / "ae.csv")
-    assert {"iou", "voxel_iou"} <= set(quick.columns) and len(quick) > 0
+    assert {"iou", "iou_voxels"} <= set(quick.columns) and len(quick) > 0
 
 
 def test_a_parent_that_is_not_there_or_of_another_method_is_told_before_anything_runs(study):
