@@ -79,9 +79,40 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "imnet-ae": ({"method": "imnet"}, {"code": 64, "encoder_width": 8, "decoder_width": 32, "points": 1024}),
     "imnet-gan": ({"method": "imnet_gan"}, {"hidden": 512}),
     "imnet-svr": ({"method": "imnet_svr"}, {"width": 16, "size": 64}),
+    "neuralpull-image": (
+        {"method": "neuralpull_image"},
+        {"hidden": 256, "points": 2000, "queries": 256},
+    ),
+    "nmf-ae": (
+        {"preset": "nmf-ae"},
+        {
+            "code": 64,
+            "encoder": [32, 64],
+            "hidden": 32,
+            "norm_hidden": 32,
+            "subdivision": 2,
+            "targets": 256,
+            "solver": "rk4",
+            "solver_steps": 2,
+            "adjoint": False,
+            "observation": {"points": 500},
+        },
+    ),
+    "nmf-svr": ({"method": "nmf_svr"}, {"size": 64, "width": 16, "features": 64, "hidden": 64, "points": 256}),
 }
 """Case → an experiment's block, as in a configuration, and what lies over its model settings where it is scaled. A
 block without a preset has the defaults of its model, which are its paper's settings."""
+
+PARENTS = {
+    "imnet-gan": "imnet-ae",
+    "imnet-svr": "imnet-ae",
+    "neuralpull-image": "onet-image",
+    "nmf-svr": "nmf-ae",
+}
+"""Case → the case whose model it builds on."""
+
+LOSSES_WITH_GRADIENTS = ("imnet-gan", "neuralpull-image")
+"""Cases whose losses hold gradients, which torch's counter of FLOP does not take."""
 
 PEAKS = {
     "H200": (67, 495, 989),
@@ -153,7 +184,7 @@ def measure(name: str, options: argparse.Namespace) -> tuple:
         limit = Plain(alone, settings, device, itertools.repeat(fixed))
         conventional = Plain(behind_loader, settings, device, endless(loader))
         seconds = take_turns(ours, data, settings, runtime, limit, conventional, folder)
-        flop = limit.flop_per_step()
+        flop = None if name in LOSSES_WITH_GRADIENTS else limit.flop_per_step()
     rates = {kind: CHECK_EVERY / statistics.median(turns[WARM_UP:]) for kind, turns in seconds.items()}
     queries = queries_of(fixed)
     peak = options.peak or peak_of(options)
@@ -237,10 +268,7 @@ class Plain:
             loss = self.model.loss(batch)["loss"]
         loss.backward()
 
-    def flop_per_step(self) -> int | None:
-        """None for adversaries: their losses hold gradients, which torch's counter does not take."""
-        if self.model.active_groups() is not None:
-            return None
+    def flop_per_step(self) -> int:
         with FlopCounterMode(display=False) as counter:
             self.make_steps(1)
         return counter.get_total_flops()
@@ -304,8 +332,7 @@ def model_of(name: str, full: bool, shapes: int) -> Model:
     block = expand_preset(block)
     module = registry.load(block["method"])
     settings = block.get("model", {}) if full else merge(block.get("model", {}), scaled)
-    method = module.DECLARATION.parent
-    parent = method and next(case for case, (own, _) in CASES.items() if expand_preset(own)["method"] == method)
+    parent = PARENTS.get(name)
     return build_model(
         block["method"],
         module.ModelSettings(**settings),

@@ -147,6 +147,11 @@ class Plan:
         return [name for name in EVALUATION_STAGES if self.prepared is None or name in self.prepared]
 
     @property
+    def reference(self) -> str:
+        """Data stage of the true shapes: meshes, or surface samples where a prepared set has no meshes."""
+        return self.evaluation_instances[0]
+
+    @property
     def dropped(self) -> list[str]:
         """Instances whose files are removed once everything that reads them is done."""
         return [i for i in self.instances if i.split("/")[0] in self.study.store.drop]
@@ -164,7 +169,7 @@ class Plan:
             if instance in self.evaluation_instances:
                 done += [f"{self.results}/evaluation/raw/{name}/{shard}.jsonl" for shard in self.test_shards]
         for name in self.generators:
-            if instance in self.evaluation_instances:
+            if instance == self.reference:
                 done.append(f"{self.results}/evaluation/samples/{name}.json")
         return [*done, f"{self.results}/report/index.html"]
 
@@ -527,6 +532,7 @@ class Plan:
         return {
             "dataset": self.study.dataset,
             "results": self.results,
+            "reference": self.reference,
             "store": self.study.store.model_dump(mode="json", exclude={"drop"}),
             "limits": {"seconds": self.study.limits.seconds, "memory_mb": self.study.limits.memory_mb},
             "download": self.study.download.model_dump(mode="json"),

@@ -27,7 +27,7 @@ rule evaluate_meshes:
 
 rule evaluate_samples:
     input:
-        checks=checked(["scale_to_off"]),
+        checks=checked([PLAN.reference]),
         samples=lambda wildcards: PLAN.sample_ledgers(wildcards.experiment),
         members=[PLAN.test_members(shard) for shard in PLAN.test_shards],
     output:

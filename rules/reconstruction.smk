@@ -3,7 +3,7 @@
 
 rule generate_meshes:
     input:
-        checks=lambda wildcards: checked(PLAN.observation_instances(wildcards.experiment)),
+        checks=lambda wildcards: checked(PLAN.observation_instances(wildcards.experiment) or [PLAN.reference]),
         members=f"{PLAN.results}/shapes/{PLAN.listing}/test/{{shard}}.jsonl",
         checkpoint=checkpoint_of,
     output:
@@ -29,7 +29,7 @@ rule generate_meshes:
 
 rule encode_shapes:
     input:
-        checks=lambda wildcards: checked(PLAN.observation_instances(wildcards.experiment)),
+        checks=lambda wildcards: checked(PLAN.observation_instances(wildcards.experiment) or [PLAN.reference]),
         members=f"{PLAN.results}/shapes/{PLAN.listing}/test/{{shard}}.jsonl",
         checkpoint=checkpoint_of,
     output:

@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
     context = open_context(arguments.settings)
     members = files.read_lines(arguments.members)
     shards = sorted({(member["category"], member["shard"]) for member in members})
-    tables = read_tables(context.results, context.work.reads or ("scale_to_off",), shards)
+    tables = read_tables(context.results, context.work.reads or (context.runtime["reference"],), shards)
     shapes = [m["shape"] for m in members if first_rejection(tables, m["shape"]) is None]
     reader = ShapeReader({i: tables[i] for i in context.work.reads}, shapes, context.store)
     names, codes = _codes(arguments, context, reader, shapes)

@@ -31,10 +31,10 @@ def run(arguments: argparse.Namespace) -> None:
     tables = read_tables(context.results, arguments_read.values(), shards)
     predicted = {shape: (row, str(arguments.predicted)) for shape, row in ledger.read(arguments.predicted).rows.items()}
     inputs = {
-        shape: {"predicted": row, **{name: tables[i][shape] for name, i in ARGUMENTS.items()}}
+        shape: {"predicted": row, **{name: tables[i][shape] for name, i in arguments_read.items()}}
         for shape, row in predicted.items()
     }
-    paths = {name: sorted({path for _, path in tables[i].values()}) for name, i in ARGUMENTS.items()}
+    paths = {name: sorted({path for _, path in tables[i].values()}) for name, i in arguments_read.items()}
     paths["predicted"] = [str(arguments.predicted)]
     label = f"evaluate_meshes {arguments.output.parent.name}/{arguments.output.stem}"
     write_ledger(context, inputs, paths, arguments.output, arguments.workers, label, remake=True)

@@ -19,7 +19,6 @@ from pipeline.ledger import Row
 from pipeline.progress import LOG, Progress
 from pipeline.store import Damaged
 
-REFERENCE = "scale_to_off"
 DESCRIPTOR = "light_field"
 
 
@@ -43,11 +42,12 @@ def run(arguments: argparse.Namespace) -> None:
     if not references:
         raise SystemExit(f"experiment {arguments.experiment}: there are no test shapes to compare the new shapes with")
     rows = {**drawn, **references}
+    distances = _possible(arguments.experiment, settings.distances, references)
     result: dict[str, Any] = {}
-    if "chamfer" in settings.distances:
+    if "chamfer" in distances:
         clouds = _map(arguments, "surface samples", partial(_cloud, context, settings.points), rows)
         result["chamfer"] = generators.compare_clouds(*_sides(clouds, drawn, references))
-    if "light_field" in settings.distances:
+    if "light_field" in distances:
         descriptors = _map(arguments, "light fields", partial(_descriptor, context), rows)
         result["light_field"] = generators.compare_descriptors(
             *_sides(descriptors, drawn, references), settings.variant
@@ -64,11 +64,23 @@ def _located(paths: Sequence[Path]) -> Located:
 
 
 def _references(context: Context, members: Sequence[Path]) -> Located:
-    """The test shapes that have a mesh."""
+    """The test shapes that were not rejected: their meshes, or the surface samples of a prepared set."""
     listed = [member for path in members for member in files.read_lines(path)]
     shards = sorted({(member["category"], member["shard"]) for member in listed})
-    table = read_tables(context.results, [REFERENCE], shards)[REFERENCE]
+    reference = context.runtime["reference"]
+    table = read_tables(context.results, [reference], shards)[reference]
     return {m["shape"]: table[m["shape"]] for m in listed if table[m["shape"]][0].accepted}
+
+
+def _possible(experiment: str, distances: Sequence[str], references: Located) -> list[str]:
+    """The distances that can be taken; light fields need true meshes, which a prepared set has not."""
+    sampled = any(row.file.startswith("sample_surface/") for row, _ in references.values())
+    possible = [name for name in distances if not (sampled and name == "light_field")]
+    if len(possible) < len(distances):
+        LOG.warning("experiment %s: no light field distances, the test shapes have no meshes", experiment)
+    if not possible:
+        raise SystemExit(f"experiment {experiment}: sampling.distances must name chamfer for shapes without meshes")
+    return possible
 
 
 def _sides(values: Mapping[str, Any], *sides: Located) -> list[list[Any]]:
@@ -87,13 +99,16 @@ def _map(arguments, label: str, function, rows: Located) -> dict[str, Any]:
 
 
 def _cloud(context: Context, points: int, name: str, located: tuple[Row, str]):
+    from pipeline.arrays import Mesh
     from pipeline.geometry.sampling import points_on_surface
 
     row, path = located
     if not row.accepted:
         return None
-    rng = seeds.rng_for(context.work.seed, "evaluate_samples", name)
-    return points_on_surface(read_value(row, path, context.store).value, points, rng)[0]
+    value = read_value(row, path, context.store).value
+    if not isinstance(value, Mesh):
+        return value["points"][:points]
+    return points_on_surface(value, points, seeds.rng_for(context.work.seed, "evaluate_samples", name))[0]
 
 
 def _descriptor(context: Context, name: str, located: tuple[Row, str]):

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     members = files.read_lines(arguments.members)
     shards = sorted({(member["category"], member["shard"]) for member in members})
     # A method that observes nothing still answers only for shapes that exist.
-    instances = context.work.reads or ("scale_to_off",)
+    instances = context.work.reads or (context.runtime["reference"],)
     tables = read_tables(context.results, instances, shards)
     shapes = [member["shape"] for member in members]
     if arguments.batched:

@@ -119,9 +119,11 @@ def _notes(layout: Layout) -> list[str]:
 
 
 def _gallery(context: Context, layout: Layout, chosen: list[tuple[str, str, str]]) -> list[Any]:
+    from pipeline.arrays import Mesh
+    from pipeline.report.figures import splats
     from pipeline.report.page import GalleryItem
 
-    truths = _located(layout.data_ledgers("scale_to_off"))
+    truths = _located(layout.data_ledgers(context.runtime["reference"]))
     predictions = {name: _located(layout.mesh_ledgers(name)) for name in layout.experiments}
     items = []
     for kind, category, identifier in chosen:
@@ -131,7 +133,8 @@ def _gallery(context: Context, layout: Layout, chosen: list[tuple[str, str, str]
             row, path = rows[shape]
             meshes[name] = read_value(row, path, context.store).value if row.accepted else row.reason
         truth = read_value(*truths[shape], context.store).value
-        items.append(GalleryItem(kind, category, identifier, truth, meshes))
+        shown = truth if isinstance(truth, Mesh) else splats(truth["points"])
+        items.append(GalleryItem(kind, category, identifier, shown, meshes))
     return items
 
 

@@ -42,12 +42,20 @@ class Grid:
         return cls((low + high) / 2 - (shape - 1) / 2 / resolution, shape, resolution)
 
 
-def offset_shell(mesh: Mesh, resolution: int, padding: int, offset: float, enclosure: Enclosure | None = None) -> Mesh:
+def offset_shell(
+    mesh: Mesh,
+    resolution: int,
+    padding: int,
+    offset: float,
+    enclosure: Enclosure | None = None,
+    max_area: float = np.inf,
+) -> Mesh:
     """The boundary of what cannot be reached from outside when the surface is thickened by `offset` voxels.
 
     Gaps of up to twice the offset are closed, hidden walls and closed cavities vanish, and a sheet becomes a plate
     2 * offset thick; an offset of at least 0.5 seals any sheet. padding: empty voxels around. enclosure: given for the
-    solid reading, what it encloses is filled as well. Raises Rejected where nothing is left.
+    solid reading, what it encloses is filled as well. Raises Rejected where nothing is left, or where the boundary has
+    more than about `max_area` (in squared longest edges).
     """
     mesh = without_degenerate_faces(mesh)
     grid = Grid.round(mesh, resolution, padding)
@@ -60,6 +68,9 @@ def offset_shell(mesh: Mesh, resolution: int, padding: int, offset: float, enclo
     if enclosure is not None:
         np.minimum(field, excess(enclosure, outside, grid.corner, resolution), out=field, where=outside)
         outside = _reachable(outside & (field > 0))  # what is left between filled parts is inside too
+    bounded = _area(outside) / resolution**2
+    if bounded > max_area:
+        raise Rejected(f"its area is about {bounded:.0f} squared longest edges: loose faces rather than a surface")
     np.abs(field, out=field)
     np.maximum(field, LEAST_DEPTH, out=field)
     np.negative(field, out=field, where=~outside)  # beyond a hidden wall the distance grows again: still inside
@@ -95,6 +106,15 @@ def untangled(drawn: Mesh, shell: Mesh) -> Mesh:
         back |= near
         vertices[back] = shell.vertices[back]
     raise Rejected("its faces cross even where they are not drawn back")
+
+
+def _area(outside: np.ndarray) -> float:
+    """Roughly the area between two kinds of nodes, in squared voxels: edges of the grid that cross it, over 1.5.
+
+    A surface of unit area crosses |n_x| + |n_y| + |n_z| of them, 1.5 on average over the directions of its normal n.
+    """
+    crossed = sum(int((np.diff(outside.view(np.int8), axis=axis) != 0).sum()) for axis in range(3))
+    return crossed / 1.5
 
 
 def _reachable(free: np.ndarray) -> np.ndarray:

@@ -83,6 +83,8 @@ class WatertightSettings(Settings):
     """Distance to which the shell is drawn back, voxels; null leaves it at the offset."""
     thick_offset: float = Field(1.0, ge=0.5, le=2)
     """Distance of the thick shell from the surface, voxels."""
+    max_area: PositiveFloat = 20.0
+    """Largest area of shell and thick_shell, squared longest edges (a cube has 6): a cloud of loose faces has more."""
     alpha: PositiveFloat = 0.01
     """Alpha wrap: size of the openings that it does not enter, in diagonals of the bounding box."""
     wrap_offset: PositiveFloat = 0.001
@@ -253,7 +255,7 @@ def _wraps(link: Link, shape: _Shape, settings: WatertightSettings) -> Iterator[
         yield fused(shape.mesh, settings.fusion), saving
     else:
         offset = settings.offset if link == "shell" else settings.thick_offset
-        shell = offset_shell(shape.mesh, settings.resolution, settings.padding, offset, shape.enclosure)
+        shell = offset_shell(shape.mesh, settings.resolution, settings.padding, offset, shape.enclosure, settings.max_area)
         if link == "shell" and settings.shrink is not None:
             drawn = drawn_back(shell, shape.scene, settings.resolution, offset, settings.shrink)
             yield drawn, saving[:1]

@@ -231,7 +231,9 @@ class Encoder(nn.Module):
             planes = torch.stack([means[name] for name in s.planes], dim=1).unflatten(-1, size)  # (B, P, C, R, R)
             maps["planes"] = self.unet(planes.flatten(0, 1)).unflatten(0, planes.shape[:2])
         if "grid" in s.maps:
-            maps["grid"] = self.unet3d(means["grid"].unflatten(-1, (s.grid_resolution,) * 3))
+            # Laid out feature by feature: with cells first, group normalisation on the CPU loses two digits.
+            grid = means["grid"].contiguous().unflatten(-1, (s.grid_resolution,) * 3)
+            maps["grid"] = self.unet3d(grid)
         return maps
 
 

@@ -21,10 +21,18 @@ from torch import Tensor
 
 MEMORY = 16 * 2**30  # of the child, address space included that libraries only reserve
 SECONDS = 300
-WRAPPERS = ("model_state_dict", "state_dict", "model", "net", "network")
+WRAPPERS = ("model_state_dict", "state_dict", "model", "net", "network", "sdf_network_fine")
 HALVES = (("encoder_state_dict", "encoder."), ("decoder_state_dict", "decoder."))
 TENSORFLOW = (".meta", ".index", ".ckpt", ".pb")
 FORBIDDEN = ("socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "ctypes.dlopen")
+# What numpy's numbers and arrays are pickled as; checkpoints note their best validation loss so, beside the tensors.
+NUMPY = (
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    "numpy.ndarray",
+    "numpy.dtype",
+)
+# Weight normalisation as newer versions of torch name it, and as the originals did.
+RENAMED = ((".parametrizations.weight.original0", ".weight_g"), (".parametrizations.weight.original1", ".weight_v"))
 REFUSED = 3  # exit status of a child that found nothing it may read
 
 
@@ -35,8 +43,8 @@ class UnreadableCheckpoint(ValueError):
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Tensors by name of a checkpoint file: safetensors, or what torch.save wrote.
 
-    A state dict inside a larger checkpoint is found by the usual names, and a leading "module." of every name, which
-    data-parallel training leaves, is taken off. Raises UnreadableCheckpoint.
+    A state dict inside a larger checkpoint is found by the usual names, and its tensors are `unwrapped`. Raises
+    UnreadableCheckpoint.
     """
     path = Path(path)
     if reason := _foreign_format(path):
@@ -88,16 +96,36 @@ def state_dict_in(loaded: object) -> dict[str, Tensor]:
             return state_dict_in(inner)
         tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
         if tensors:
-            return _unwrapped(tensors)
+            return unwrapped(tensors)
     raise UnreadableCheckpoint(
         f"it holds a {type(loaded).__name__} without a state dict; looked for {', '.join(WRAPPERS)} and for tensors"
     )
 
 
-def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    if all(name.startswith("module.") for name in tensors):
-        return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    return tensors
+def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the bare network's names.
+
+    A "module." before every name, which data-parallel training leaves, is taken off, and the two tensors of a weight
+    normalisation get their older names, weight_g and weight_v.
+    """
+    parallel = all(name.startswith("module.") for name in tensors)
+    renamed = {}
+    for name, tensor in tensors.items():
+        name = name.removeprefix("module.") if parallel else name
+        for newer, older in RENAMED:
+            name = name.replace(newer, older)
+        renamed[name] = tensor
+    return renamed
+
+
+class Ignored:
+    """Stands in a checkpoint for what is numpy's. Nothing of it is kept, and nothing of numpy is called."""
+
+    def __init__(self, *arguments: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
 
 
 def _guard(folder: Path) -> None:
@@ -121,7 +149,8 @@ def _convert(source: Path, output: Path) -> None:
         loaded = load_file(source)
     except Exception:
         # Not safetensors. `weights_only` is what makes this safe; it is never switched off.
-        loaded = torch.load(source, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([(Ignored, name) for name in NUMPY]):
+            loaded = torch.load(source, map_location="cpu", weights_only=True)
     tensors = {name: tensor.contiguous().clone() for name, tensor in state_dict_in(loaded).items()}
     save_file(tensors, output)
 

@@ -317,5 +317,10 @@ def _in_network(queries: Tensor) -> Tensor:
     return (2 * queries).flip(-1)
 
 
+def from_published(tensors: dict[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
+    """Tensors under the network's names, which are the original's; AIR-Nets' re-run saved them in two halves."""
+    return {name.removeprefix("encoder.").removeprefix("decoder."): tensor for name, tensor in tensors.items()}
+
+
 def build(settings: ModelSettings, inference: InferenceSettings, train_shapes: int) -> IfNet:
     return IfNet(settings)

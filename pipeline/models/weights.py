@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.models import registry
 from pipeline.models.contract import Model, build_model
+from pipeline.models.foreign import unwrapped
 from pipeline.overlays import read_yaml
 from pipeline.settings import Settings
 from pipeline.training.checkpoint import assign_weights
@@ -40,7 +41,7 @@ def from_published(method: str, settings: Settings, state_dict: Mapping[str, Ten
     if module.DECLARATION.trains != "gradient" and not module.DECLARATION.batched:
         raise ValueError(f"{method} has no weights")
     model = build_model(method, settings, module.InferenceSettings(), train_shapes=0, seed=0)
-    tensors = dict(state_dict)
+    tensors = unwrapped(state_dict)
     if hasattr(module, "from_published"):
         tensors = module.from_published(tensors, settings)
     own = model.network.state_dict()

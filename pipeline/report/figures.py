@@ -59,6 +59,15 @@ def render_mesh(
     return _png(image.reshape(size, SUPERSAMPLING, size, SUPERSAMPLING, 4))
 
 
+def splats(points: np.ndarray, most: int = 20_000, radius: float = 0.006) -> Mesh:
+    """The first points (n, 3) as small octahedra, to show a shape of which only surface samples are known."""
+    corners = radius * np.concatenate([np.eye(3), -np.eye(3)])
+    sides = np.array([[0, 1, 2], [1, 3, 2], [3, 4, 2], [4, 0, 2], [1, 0, 5], [3, 1, 5], [4, 3, 5], [0, 4, 5]])
+    points = np.asarray(points[:most], np.float64)
+    starts = 6 * np.arange(len(points))
+    return Mesh((points[:, None] + corners).reshape(-1, 3), (starts[:, None, None] + sides).reshape(-1, 3))
+
+
 def camera_axes(view: tuple[float, float]) -> np.ndarray:
     """Columns right, up and towards the eye, (3, 3), of the camera that looks at the origin."""
     azimuth, elevation = np.radians(view)

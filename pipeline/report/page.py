@@ -66,7 +66,7 @@ SECTIONS = {
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """A test shape: its true mesh, and by method the predicted mesh or the reason why there is none.
+    """A test shape: its true mesh (or its samples as one), and by method the predicted one or why there is none.
 
     kind: best, median or worst, as `tables.select_gallery` says.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -23,6 +24,7 @@ from pipeline.models.convonet import (
 )
 from pipeline.models.unet import UNet, UNet3D
 from pipeline.training.data import ResidentData
+from tests.models.closed_form import filled, numbers
 from tests.models.published import needs_tensors, published_tensors, tensors_of
 from tests.models.shapes import BLOCKS, block_arrays, tiny_model
 
@@ -342,3 +344,15 @@ def test_observations_of_another_kind_or_size_are_refused():
 
 def test_level_is_the_threshold():
     assert original().level == 0.2
+
+
+def test_the_grids_unet_keeps_its_digits():
+    """Given cells first, group normalisation on the CPU is off by 1e-5 of the largest value and more."""
+    encoder = original(maps=("grid",), grid_levels=1).eval().network.encoder
+    encoder.load_state_dict(filled(encoder.state_dict(), 1.0))
+    precise, seen = copy.deepcopy(encoder.unet3d).double(), {}
+    encoder.unet3d.register_forward_hook(lambda _, given, made: seen.update(given=given[0], made=made))
+    with torch.no_grad():
+        encoder(numbers((2, 3000, 3), 1_000_000_000) * torch.tensor([0.5, 0.3, 0.4]))
+        expected = precise(seen["given"].double())
+    assert (seen["made"] - expected).abs().max() < 5e-6 * expected.abs().max()

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pipeline.arrays import Rejected
 from pipeline.models.ifnet import InferenceSettings, ModelSettings, build
 from pipeline.models.occupancy_grid import gathered_grids, packed_grid, rasterised
+from pipeline.models.weights import load_published
 from pipeline.training.data import ResidentData
 from tests.models.published import needs_tensors, published_tensors, tensors_of
 from tests.models.shapes import BLOCKS, block_arrays, tiny_model
@@ -265,3 +266,11 @@ def test_observations_of_another_kind_or_size_are_refused():
 def test_level_is_the_threshold():
     assert original(threshold=0.4).level == 0.4
     assert original().level == 0.5
+
+
+def test_weights_saved_in_two_halves_are_taken():
+    """AIR-Nets' re-run has the pyramid in its encoder and the layers that classify in its decoder."""
+    tensors = randomised(original(observation={"resolution": 16})).network.state_dict()
+    halves = {("decoder." if name.startswith("fc_") else "encoder.") + name: value for name, value in tensors.items()}
+    taken = load_published("ifnet-points", halves, align_corners=False).network.state_dict()
+    assert all(torch.equal(taken[name], value) for name, value in tensors.items())

@@ -6,12 +6,13 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from pipeline.models import registry
-from pipeline.models.foreign import UnreadableCheckpoint, read_checkpoint
+from pipeline.models.foreign import UnreadableCheckpoint, read_checkpoint, unwrapped
 from pipeline.models.weights import from_published, load_published
 from pipeline.training.checkpoint import CheckpointMismatch
 
@@ -39,13 +40,15 @@ def equal(one: dict, other: dict) -> bool:
     [
         lambda t: t,
         lambda t: {"model": t, "epoch_it": 3, "loss_val_best": 0.5},
+        lambda t: {"model": t, "loss_val_best": np.float64(0.8), "losses": np.zeros((2, 3)), "it": np.int64(7)},
+        lambda t: {"sdf_network_fine": t, "iter_step": 40_000},
         lambda t: {"epoch": 9, "model_state_dict": {f"module.{name}": x for name, x in t.items()}},
         lambda t: {
             "encoder_state_dict": {n.removeprefix("encoder."): x for n, x in t.items() if n.startswith("encoder.")},
             "decoder_state_dict": {n.removeprefix("decoder."): x for n, x in t.items() if n.startswith("decoder.")},
         },
     ],
-    ids=["bare", "in a larger one", "data parallel", "in halves"],
+    ids=["bare", "in a larger one", "beside numbers of numpy", "Neural-Pull's", "data parallel", "in halves"],
 )
 def test_tensors_are_found_in_what_torch_saved(wrap, tensors, tmp_path):
     torch.save(wrap(tensors), tmp_path / "model.pt")
@@ -55,6 +58,16 @@ def test_tensors_are_found_in_what_torch_saved(wrap, tensors, tmp_path):
 def test_safetensors_are_read_as_they_are(tensors, tmp_path):
     save_file(tensors, tmp_path / "model.safetensors")
     assert equal(read_checkpoint(tmp_path / "model.safetensors"), tensors)
+
+
+def test_newer_names_of_weight_normalisation_are_known():
+    layer = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(3, 2))
+    tensors = unwrapped({f"module.lin0.{name}": tensor for name, tensor in layer.state_dict().items()})
+    assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
+        "lin0.bias": (2,),
+        "lin0.weight_g": (2, 1),
+        "lin0.weight_v": (2, 3),
+    }
 
 
 class _Program:

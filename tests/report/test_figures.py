@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from pipeline.arrays import Mesh
+from pipeline.geometry.measures import volume
 from pipeline.report import figures
 from tests import solids
 
@@ -97,6 +98,18 @@ def test_equal_meshes_give_equal_bytes_and_the_ground_is_transparent():
     image = Image.open(io.BytesIO(figures.render_mesh(mesh, 64)))
     assert (image.format, image.size, image.mode) == ("PNG", (64, 64), "RGBA")
     assert image.getpixel((0, 0))[3] == 0
+
+
+def test_points_of_a_surface_look_like_the_surface_where_they_lie():
+    rng = np.random.default_rng(0)
+    cloud = rng.standard_normal((4000, 3))
+    cloud = 0.3 * cloud / np.linalg.norm(cloud, axis=1, keepdims=True) + (0.1, -0.05, 0)
+    splats = figures.splats(cloud, radius=0.02)
+    ball = solids.icosphere(0.3, (0.1, -0.05, 0))
+    covered, wanted = (picture(mesh, (30, 10))[..., 3] > 0.5 for mesh in (splats, ball))
+    assert (covered & wanted).sum() > 0.97 * wanted.sum() and covered.sum() < 1.2 * wanted.sum()
+    one = figures.splats(np.zeros((5, 3)), most=1, radius=0.1)
+    assert volume(one) == pytest.approx(4 / 3 * 0.1**3)
 
 
 def test_a_mesh_without_faces_gives_an_empty_picture():

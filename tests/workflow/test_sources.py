@@ -6,10 +6,13 @@ import functools
 import hashlib
 import http.server
 import shutil
+import subprocess
+import sys
 import threading
 import zipfile
 
 import numpy as np
+import pandas
 import pytest
 
 from pipeline import ledger
@@ -165,3 +168,23 @@ def test_an_archive_with_another_digest_is_refused(tmp_path, server):
     )
     text = study.run(LEDGER, fails=True)
     assert "gave a file with SHA-256" in text and "Traceback" not in text.split("Logfile")[-1]
+
+
+def test_a_set_in_the_layout_of_occupancy_networks_trains_and_is_evaluated_without_a_mesh(study, tmp_path):
+    study.configure({"stages": {"voxelize": {"resolutions": [32]}}})
+    study.run("prepare_all")
+    command = ["-m", "pipeline", "export", "onet", "--output", str(tmp_path / "set"), "--configfile", "study.yaml"]
+    subprocess.run([sys.executable, *command], cwd=study.folder, env=study.environment, check=True)
+    study = Workflow.new(
+        tmp_path / "prepared",
+        {
+            "source": {"kind": "prepared", "path": str(tmp_path / "set"), "categories": ["chair"]},
+            "experiments": [block for block in PROFILE["demo"]["experiments"] if block["name"] != "deepsdf"],
+        },
+    )
+    study.run()
+    scores = pandas.read_csv(study.results / "evaluation" / "shapes.csv")
+    assert set(scores["method"]) == {"onet", "poisson", "mean-shape"} and (scores["iou"].dropna() > 0).all()
+    assert len(list((study.results / "report").rglob("*.png"))) > 0
+    assert not (study.results / "data" / "make_watertight").exists()
+    assert "Nothing to be done" in study.run()
