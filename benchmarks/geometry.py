@@ -25,10 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import table
+from pipeline.jobs.shards import WORKER_ENVIRONMENT
 
 SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb")
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "IGL_NUM_THREADS")
-ONE_THREAD = dict.fromkeys(THREADS, "1") | {"OMP_WAIT_POLICY": "PASSIVE"}
 WAYS = ("isomill", "plain", "alpha wrap", "trimesh")
 OPTIONAL = {"pcu": "point_cloud_utils", "mesh2sdf": "mesh2sdf", "trimesh + embreex": "embreex"}
 CHAIN = ("read", "watertight", "scale", "surface", "boundary", "sdf", "volume", "voxels")
@@ -99,7 +98,7 @@ def run_workers(way: str, groups: list[list[Path]]) -> list[list[dict[str, Any]]
             names = Path(folder) / f"{number}.json"
             names.write_text(json.dumps([str(path) for path in group]))
             command = [sys.executable, "-m", "benchmarks.geometry", "-", "--way", way, "--list", str(names)]
-            environment = {**os.environ, **ONE_THREAD}
+            environment = {**os.environ, **WORKER_ENVIRONMENT, "OMP_WAIT_POLICY": "PASSIVE"}
             processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
         outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
@@ -194,12 +193,16 @@ def met(reached: bool) -> str:
 
 
 def work(way: str, paths: list[str]) -> None:
-    """Print one JSON row for each mesh. What measures nearness stands last, so that it is in no peak before it."""
+    """Print one JSON row for each mesh. What measures nearness stands last, so that it is in no peak before it, and
+    the meshes wait for it on disk."""
     import resource
+
+    import numpy as np
 
     run = {"isomill": isomill, "plain": plain, "alpha wrap": alpha_wrap, "trimesh": trimesh_repair}[way]
     done = []
     warm_up(run)
+    waiting = tempfile.TemporaryDirectory()
     for path in paths:
         start = time.perf_counter()
         try:
@@ -208,9 +211,15 @@ def work(way: str, paths: list[str]) -> None:
             done.append(({"path": path, "failed": f"{type(error).__name__}: {error}"[:200]}, None))
             continue
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        done.append(({"path": path, "wall": time.perf_counter() - start, "peak_mb": peak, **row}, result))
-    for row, result in done:
-        print(json.dumps(row if result is None else row | nearness(*result)), flush=True)
+        kept = Path(waiting.name) / f"{len(done)}.npz"
+        np.savez(kept, *result[0], *result[1])
+        done.append(({"path": path, "wall": time.perf_counter() - start, "peak_mb": peak, **row}, kept))
+    for row, kept in done:
+        if kept is not None:
+            with np.load(kept) as arrays:
+                raw_vertices, raw_faces, vertices, faces = (arrays[f"arr_{k}"] for k in range(4))
+            row |= nearness((raw_vertices, raw_faces), (vertices, faces))
+        print(json.dumps(row), flush=True)
 
 
 def warm_up(run: Callable) -> None:

@@ -24,13 +24,10 @@ from pipeline.progress import LOG, Progress, log_file, start_log
 from pipeline.sources.errors import SourceError
 from pipeline.store import Store
 
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "IGL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "IGL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+# Left alone, glibc raises these bounds as arrays are freed, and a worker keeps ever more memory from shape to shape.
+FREED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_THRESHOLD_": str(4 << 20)}
+WORKER_ENVIRONMENT = {**dict.fromkeys(ONE_THREAD, "1"), **FREED_AT_ONCE}
 IMPORT_NAMES = {"open3d-cpu": "open3d", "scikit-image": "skimage.measure", "scipy": "scipy.spatial", "libigl": "igl"}
 DEATHS_ALLOWED = 2
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -147,8 +144,7 @@ class _Pool:
 
         # Workers leave SIGTERM to this process, so waiting for them to obey one is of no use.
         CONSTS.term_timeout = 0.05
-        for name in THREAD_VARIABLES:
-            os.environ[name] = "1"
+        os.environ.update(WORKER_ENVIRONMENT)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([work.module, *(IMPORT_NAMES.get(n, n) for n in work.libraries)])
         self._work, self._store, self._limits, self._workers = work, store, limits, workers
