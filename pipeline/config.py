@@ -168,7 +168,7 @@ BoundaryConfig = create_model(
     **_same_fields("pipeline.samples.boundary", "BoundarySettings", "count", "inside", "storage"),
 )
 SdfConfig = create_model(
-    "SdfConfig", __base__=_SdfBase, **_same_fields("pipeline.samples.sdf", "SdfSettings", "storage")
+    "SdfConfig", __base__=_SdfBase, **_same_fields("pipeline.samples.sdf", "SdfSettings", "method", "votes", "storage")
 )
 
 

@@ -53,7 +53,7 @@ _TABLE = (
         random=True,
     ),
     Stage("sample_volume", "pipeline.samples.volume", "VolumeSettings", "arrays", ("numpy", "open3d-cpu"), random=True),
-    Stage("compute_sdf", "pipeline.samples.sdf", "SdfSettings", "arrays", ("numpy", "open3d-cpu")),
+    Stage("compute_sdf", "pipeline.samples.sdf", "SdfSettings", "arrays", ("numpy", "scipy", "open3d-cpu")),
     Stage("voxelize", "pipeline.samples.voxels", "VoxelSettings", "arrays", ("numpy", "open3d-cpu")),
     Stage(
         "render_views",

@@ -33,6 +33,7 @@ HELPERS = {
     "store": "verify, clean or repair the store",
     "statistics": "write every figure of every shape into one table, and show their ranges",
     "export": "write finished shapes in the formats of the original repositories",
+    "interpolate": "write meshes between two shapes of a trained experiment, by their codes",
     "import-weights": "convert an original checkpoint, safely",
     "schema": "write the JSON schema of the configuration",
 }

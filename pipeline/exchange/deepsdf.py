@@ -27,12 +27,15 @@ def normalisation(mesh: Mesh) -> tuple[np.ndarray, float]:
 
 
 def shape_files(shape: FinishedShape, dataset: str) -> dict[str, bytes]:
-    """Files of one shape by their path below the data folder: all its signed distances, and where it came from."""
+    """Files of one shape by their path below the data folder: its signed distances, and where it came from.
+
+    Samples of disputed sign (`stages.compute_sdf.method` votes) are left out, as in the original.
+    """
     centre, radius = normalisation(shape.mesh)
     scale = 1 / (BUFFER * radius)
     rows = [
-        np.column_stack([(_points_of(shape, name) - centre) * scale, distances * scale])
-        for name, distances in _distances(shape)
+        np.column_stack([(_points_of(shape, name) - centre) * scale, distances * scale])[kept]
+        for name, distances, kept in _distances(shape)
     ]
     samples = np.concatenate(rows).astype(np.float32)
     outside = samples[:, 3] > 0
@@ -83,9 +86,12 @@ def read_normalisation(content: bytes) -> tuple[np.ndarray, float]:
     return offset, scale
 
 
-def _distances(shape: FinishedShape) -> Iterable[tuple[str, np.ndarray]]:
-    found = [(name.removeprefix("sdf."), array) for name, array in shape.arrays.items() if name.startswith("sdf.")]
-    return sorted(found, key=lambda row: row[0])
+def _distances(shape: FinishedShape) -> Iterable[tuple[str, np.ndarray, np.ndarray]]:
+    """Name of each set of points, sorted, with its distances (n,) and which of them count (n,) bool."""
+    sets = [name for name in shape.arrays if name.startswith("sdf.") and not name.startswith("sdf.kept.")]
+    for name in sorted(name.removeprefix("sdf.") for name in sets):
+        distances = shape.arrays[f"sdf.{name}"]
+        yield name, distances, shape.arrays.get(f"sdf.kept.{name}", np.ones(len(distances), bool))
 
 
 def _points_of(shape: FinishedShape, name: str) -> np.ndarray:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline import files, seeds
-from pipeline.jobs.arrays import ShapeReader, first_rejection, read_tables
+from pipeline.fingerprint import key_of
+from pipeline.jobs.arrays import ShapeReader, Table, first_rejection, read_tables
 from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.generate_meshes import observe
 from pipeline.jobs.gpu import take_gpus
+from pipeline.jobs.shards import StopRequest
 from pipeline.jobs.trained import load_trained, runtime_of
 from pipeline.progress import LOG, Progress
+
+if TYPE_CHECKING:
+    from pipeline.jobs.keeper import FileKeeper
 
 BATCH = 16
 
@@ -31,27 +37,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    take_gpus()  # before anything imports torch
     context = open_context(arguments.settings)
     members = files.read_lines(arguments.members)
     shards = sorted({(member["category"], member["shard"]) for member in members})
     tables = read_tables(context.results, context.work.reads or (context.runtime["reference"],), shards)
     shapes = [m["shape"] for m in members if first_rejection(tables, m["shape"]) is None]
-    reader = ShapeReader({i: tables[i] for i in context.work.reads}, shapes, context.store)
-    names, codes = _codes(arguments, context, reader, shapes)
+    tables = {instance: tables[instance] for instance in context.work.reads}
+    keepers = _keepers(arguments, context, tables, shapes)
+    names, codes = _codes(arguments, context, ShapeReader(tables, shapes, context.store), shapes, keepers)
     files.write_atomic(arguments.output, codes_file(names, codes))
+    for keeper in keepers:
+        keeper.forget()
 
 
-def _codes(arguments, context: Context, reader: ShapeReader, shapes: Sequence[str]):
+def _keepers(arguments, context: Context, tables: Mapping[str, Table], shapes: Sequence[str]) -> list[FileKeeper]:
+    """One for each batch: the state of its optimisation, named by its shapes, their inputs, weights and settings."""
+    from pipeline.jobs.keeper import FileKeeper
+
+    minutes = runtime_of(context, arguments.experiment, arguments.threads).checkpoint_minutes
+    weights, stop, keepers = files.read_json(arguments.checkpoint)["digest"], StopRequest(), []
+    for start in range(0, len(shapes), BATCH):
+        inputs = [[shape, *(t[shape][0].digest for t in tables.values())] for shape in shapes[start : start + BATCH]]
+        name = key_of("encode_shapes", context.work.fingerprint, weights, inputs)
+        keepers.append(FileKeeper(arguments.output.parent / "state" / f"{name}.safetensors", minutes, stop))
+    return keepers
+
+
+def _codes(
+    arguments, context: Context, reader: ShapeReader, shapes: Sequence[str], keepers: Sequence[FileKeeper]
+) -> tuple[list[str], list[dict[str, np.ndarray]]]:
     """Names of the shapes that have codes, and the codes: one mapping of arrays with leading batch per batch."""
-    take_gpus()
+    import torch
+
     from pipeline.models.contract import stack_observations
     from pipeline.training.loop import device_of
 
     runtime = runtime_of(context, arguments.experiment, arguments.threads)
+    torch.set_num_threads(runtime.threads)
     model = load_trained(context.work.settings, arguments.checkpoint, context).to(device_of(runtime))
     progress = Progress(f"encode_shapes {arguments.experiment}", len(shapes))
     names, codes = [], []
-    for start in range(0, len(shapes), BATCH):
+    for start, model.keeper in zip(range(0, len(shapes), BATCH), keepers, strict=True):
         batch = shapes[start : start + BATCH]
         seen, rejected = observe(model, reader[start : start + BATCH], batch, context.work.seed)
         for shape, reason in rejected.items():

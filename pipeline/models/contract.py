@@ -85,7 +85,10 @@ class Model(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} is not trained by gradient steps")
 
     def parameter_groups(self, learning_rate: float) -> list[dict]:
-        """Parameters with their learning rates, in the form optimisers take."""
+        """Parameters with their learning rates, in the form optimisers take.
+
+        A group may have a "decay_every" and a "decay_factor" of its own in place of the training's.
+        """
         return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": learning_rate}]
 
     def active_groups(self) -> Sequence[int] | None:
@@ -119,7 +122,10 @@ class Model(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} gives no meshes of its own; extract them from field()")
 
     def figures(self, code: dict[str, Tensor]) -> list[dict[str, float]]:
-        """Per shape, what the ledger says of its mesh beside the number of faces; by default nothing."""
+        """Per shape, what the ledger says of its mesh beside the number of faces; by default nothing.
+
+        Here a test-time optimisation reports how it ended, from what `encode` left in the code.
+        """
         return [{} for _ in next(iter(code.values()))]
 
 

@@ -6,8 +6,9 @@ Deviations:
 - The original scales each shape by its farthest vertex (to radius 1 / 1.03), which cannot be known from distance
   samples. Here canonical coordinates and distances are multiplied by one factor, SCALE, that brings the canonical
   cube's corners to that radius: every shape fits, and most fill less of the sphere.
-- Distances are exact and no sample is dropped. Training draws from all boundary samples and so many of the volume's
-  that these are `volume_share`. A shape whose samples have one sign only gives all its draws from that sign.
+- Distances are exact and no sample is dropped, unless `stages.compute_sdf.method` is votes. Training draws from all
+  boundary samples and so many of the volume's that these are `volume_share`. A shape whose samples have one sign only
+  gives all its draws from that sign.
 - Uniform samples fill the box of `sample_volume`, the original's the cube [-1, 1]^3 of its own frame.
 - Windows of samples wrap around at the end, where the original fails on few samples. Everything is seeded.
 - The last layer starts within half the clamp, which changes decoders narrower than the released ones only.
@@ -64,7 +65,13 @@ class ModelSettings(Settings):
     """Training codes start at N(0, (this / sqrt(code))^2)."""
 
     code_learning_rate_scale: PositiveFloat = 2.0
-    """Learning rate of the codes over that of the decoder."""
+    """First learning rate of the codes over that of the decoder."""
+
+    code_decay_every: PositiveInt | None = None
+    """Of the codes' learning rate, under training.schedule step; null: training.decay_every, as the decoder's."""
+
+    code_decay_factor: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Of the codes' learning rate, under training.schedule step; null: training.decay_factor."""
 
     samples: PositiveInt = 16384
     """Samples per shape in a training step, half of them inside."""
@@ -201,21 +208,27 @@ class DeepSdf(Model):
         last.bias.mul_(shrink)
 
     def prepare(self, arrays: ShapeArrays) -> dict[str, np.ndarray]:
-        """{"points": (n, 3), "sdf": (n,), "inside": ()}: the samples at or below zero first, `inside` of them.
+        """{"points": (n, 3), "sdf": (n,), "inside": (), "kept": ()}: the `kept` samples whose distances count first.
 
-        Raises Rejected where a shape has no samples, ValueError where a set that is asked for was not made.
+        Of these the `inside` ones at or below zero stand first. The others, of disputed sign, are never drawn: they
+        only make the arrays of all shapes equally long. Raises Rejected where a shape has no samples, ValueError where
+        a set that is asked for was not made.
         """
         return self._sorted(arrays, self.settings.sigmas)
 
     def _sorted(self, arrays: ShapeArrays, sigmas: Sequence[float] | None) -> dict[str, np.ndarray]:
-        points, distances = self._samples(arrays, sigmas)
-        if len(distances) == 0:
+        points, distances, kept = self._samples(arrays, sigmas)
+        if not kept.any():
             raise Rejected("the shape has no signed distance samples")
-        order = np.argsort(distances > 0, kind="stable")
-        inside = np.array(np.count_nonzero(distances <= 0), np.int64)
-        return {"points": points[order], "sdf": distances[order], "inside": inside}
+        order = np.argsort(np.where(kept, distances > 0, 2), kind="stable")
+        counts = {"inside": kept & (distances <= 0), "kept": kept}
+        sizes = {name: np.array(np.count_nonzero(flags), np.int64) for name, flags in counts.items()}
+        return {"points": points[order], "sdf": distances[order], **sizes}
 
-    def _samples(self, arrays: ShapeArrays, sigmas: Sequence[float] | None) -> tuple[np.ndarray, np.ndarray]:
+    def _samples(
+        self, arrays: ShapeArrays, sigmas: Sequence[float] | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Points (n, 3) and distances (n,) of the sets, and which distances count (n,) bool."""
         made = sorted(key.removeprefix("sdf.") for key in arrays if key.startswith("sdf.boundary-"))
         sets = made if sigmas is None else [f"boundary-{sigma:g}" for sigma in sigmas]
         if missing := set(sets) - set(made):
@@ -223,18 +236,19 @@ class DeepSdf(Model):
         near = sum(len(arrays[f"sdf.{name}"]) for name in sets)
         share = self.settings.volume_share
         uniform = math.ceil(near * share / (1 - share)) if sets else None  # any prefix is a uniform sample too
-        points = [*(arrays[f"{name}.points"] for name in sets), arrays["volume.points"][:uniform]]
-        distances = [*(arrays[f"sdf.{name}"] for name in sets), arrays["sdf.volume"][:uniform]]
-        return np.concatenate(points, dtype=np.float32), np.concatenate(distances, dtype=np.float32)
+        parts = [*((name, None) for name in sets), ("volume", uniform)]
+        points = np.concatenate([arrays[f"{name}.points"][:end] for name, end in parts], dtype=np.float32)
+        distances = np.concatenate([arrays[f"sdf.{name}"][:end] for name, end in parts], dtype=np.float32)
+        marks = [arrays.get(f"sdf.kept.{name}", np.ones(len(arrays[f"sdf.{name}"]), bool))[:end] for name, end in parts]
+        return points, distances, np.concatenate(marks)
 
     def draw(self, data: ResidentData, shapes: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Points (B, N, 3) and distances (B, N), half of them inside, canonical; with the shapes' numbers."""
-        total = data["sdf"].shape[1]
-        inside = data["inside"].to(generator.device)[shapes]
-        below, start = _sides(inside, total)
+        inside, kept = (data[name].to(generator.device)[shapes] for name in ("inside", "kept"))
+        below, start = _sides(inside, kept)
         half = self.settings.samples // 2
         negative = random_index(generator, len(shapes), half, below)
-        positive = random_index(generator, len(shapes), self.settings.samples - half, total - start)
+        positive = random_index(generator, len(shapes), self.settings.samples - half, kept - start)
         index = torch.cat([negative, start[:, None] + positive], dim=1)
         points, distances = gather_points(data["points"], shapes, index), gather_points(data["sdf"], shapes, index)
         return {"shapes": shapes, "points": points, "sdf": distances}
@@ -254,36 +268,48 @@ class DeepSdf(Model):
         return (predicted - (distances * SCALE).clamp(-clamp, clamp)).abs()
 
     def parameter_groups(self, learning_rate: float) -> list[dict]:
-        """Decoder and codes, each with its own learning rate."""
-        codes = learning_rate * self.settings.code_learning_rate_scale
+        """Decoder and codes, each with its own learning rate and steps of its decay."""
+        own = {"decay_every": self.settings.code_decay_every, "decay_factor": self.settings.code_decay_factor}
+        codes = {"lr": learning_rate * self.settings.code_learning_rate_scale}
+        codes |= {name: value for name, value in own.items() if value is not None}
         return [
             {"params": list(self.network.parameters()), "lr": learning_rate},
-            {"params": list(self.codes.parameters()), "lr": codes},
+            {"params": list(self.codes.parameters()), **codes},
         ]
 
     def observe(self, arrays: ShapeArrays, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """The samples as `prepare` gives them, of the sets that inference names, shuffled among those of one sign."""
         samples = self._sorted(arrays, self.inference.sigmas)
-        inside, total = int(samples["inside"]), len(samples["sdf"])
-        order = np.concatenate([rng.permutation(inside), inside + rng.permutation(total - inside)])
-        return {"points": samples["points"][order], "sdf": samples["sdf"][order], "inside": samples["inside"]}
+        inside, kept, total = int(samples["inside"]), int(samples["kept"]), len(samples["sdf"])
+        order = [rng.permutation(inside), inside + rng.permutation(kept - inside), np.arange(kept, total)]
+        order = np.concatenate(order)
+        return {**samples, "points": samples["points"][order], "sdf": samples["sdf"][order]}
 
     def encode(self, observations: dict[str, Tensor], seeds: Sequence[int]) -> dict[str, Tensor]:
-        """{"code": (B, L)}: the codes that explain the observed samples best.
+        """{"code": (B, L), "error": (B,)}: the codes that explain the observed samples best, and how well they do.
 
-        Each step looks at a window of the shuffled samples of either sign, at a place drawn from the shape's seed.
+        Each step looks at a window of the shuffled samples of either sign, at a place drawn from the shape's seed; the
+        error is the mean clamped L1 distance on the last one, without the regularisation, in the decoder's frame.
         """
         code, places = self._beginnings(seeds, observations["sdf"])
         settings = self.inference
 
-        def cost(step: int) -> Tensor:
+        def error(step: int) -> Tensor:
             points, distances = sample_window(observations, places[:, step], settings.samples)
-            error = self.clamped_l1(code, points, distances).mean(dim=1)
-            return error.sum() + settings.code_regularisation * code.square().mean(dim=1).sum()
+            return self.clamped_l1(code, points, distances).mean(dim=1)
+
+        def cost(step: int) -> Tensor:
+            return error(step).sum() + settings.code_regularisation * code.square().mean(dim=1).sum()
 
         code.requires_grad_()
         descend({"code": code}, cost, settings.rate_at, settings.iterations, self.keeper, seeds)
-        return {"code": code.detach()}
+        code = code.detach()
+        with torch.no_grad():
+            return {"code": code, "error": error(settings.iterations - 1)}
+
+    def figures(self, code: dict[str, Tensor]) -> list[dict[str, float]]:
+        """{"fit_error": how well the code explains the samples, in the decoder's frame, "code_norm": its length}."""
+        return fit_figures(code)
 
     def _beginnings(self, seeds: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
         """First codes (B, L) and the places of all windows (B, iterations, 2) in [0, 1), each from its own seed."""
@@ -299,16 +325,24 @@ class DeepSdf(Model):
         return self.network(queries * SCALE, code["code"]) / SCALE
 
 
-def _sides(inside: Tensor, total: int) -> tuple[Tensor, Tensor]:
+def fit_figures(code: dict[str, Tensor]) -> list[dict[str, float]]:
+    """Of codes {"code": (B, L), "error": (B,)} that were fitted: {"fit_error", "code_norm"} of each; none of others."""
+    if "error" not in code:
+        return [{} for _ in code["code"]]
+    rows = zip(code["error"].tolist(), code["code"].norm(dim=1).tolist(), strict=True)
+    return [{"fit_error": float(f"{error:.3g}"), "code_norm": float(f"{norm:.3g}")} for error, norm in rows]
+
+
+def _sides(inside: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     """Where the samples inside end and where those outside begin; both cover everything where one side is empty."""
-    return torch.where(inside > 0, inside, total), torch.where(inside < total, inside, 0)
+    return torch.where(inside > 0, inside, kept), torch.where(inside < kept, inside, 0)
 
 
 def sample_window(observations: dict[str, Tensor], places: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Points (B, count, 3) and distances (B, count) in a row from the places (B, 2) of either side, wrapping around."""
-    distances = observations["sdf"]
-    below, start = _sides(observations["inside"], distances.shape[1])
-    above = distances.shape[1] - start
+    distances, kept = observations["sdf"], observations["kept"]
+    below, start = _sides(observations["inside"], kept)
+    above = kept - start
     steps = torch.arange(count, device=distances.device)
     half = count // 2
     negative = ((places[:, :1] * below[:, None]).long() + steps[:half]) % below[:, None]

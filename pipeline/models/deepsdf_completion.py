@@ -78,7 +78,7 @@ from torch import Tensor, nn
 
 from pipeline.arrays import Rejected
 from pipeline.models.contract import Model, ShapeArrays, frozen
-from pipeline.models.deepsdf import SCALE, DeepSdf
+from pipeline.models.deepsdf import SCALE, DeepSdf, fit_figures
 from pipeline.models.descent import descend
 from pipeline.training.data import ResidentData
 
@@ -139,7 +139,10 @@ class DeepSdfCompletion(Model):
         return points[rng.choice(len(points), self.settings.points, replace=len(points) < self.settings.points)]
 
     def encode(self, observations: dict[str, Tensor], seeds: Sequence[int]) -> dict[str, Tensor]:
-        """{"code": (B, L)}: the codes that explain what is seen best."""
+        """{"code": (B, L), "error": (B,)}: the codes that explain what is seen best, and how well they do.
+
+        The error is that of the pairs and of free space under its weight, in the decoder's frame.
+        """
         settings, offset = self.inference, self.inference.offset
         points, normals, free = (observations[name] for name in ("points", "normals", "free"))
         pairs = torch.cat([points + offset * normals, points - offset * normals], dim=1)
@@ -147,14 +150,21 @@ class DeepSdfCompletion(Model):
         distances = torch.cat([distances, -distances], dim=1)
         code = self._beginnings(seeds).to(points.device).requires_grad_()
 
-        def cost(step: int) -> Tensor:
-            error = self.parent.clamped_l1(code, pairs, distances).mean(dim=1)
+        def error() -> Tensor:
             blocked = self.parent.network(free * SCALE, code).clamp(-self.parent.settings.clamp, 0).abs().mean(dim=1)
-            total = error + settings.free_weight * blocked + settings.code_regularisation * code.square().mean(dim=1)
-            return total.sum()
+            return self.parent.clamped_l1(code, pairs, distances).mean(dim=1) + settings.free_weight * blocked
+
+        def cost(step: int) -> Tensor:
+            return (error() + settings.code_regularisation * code.square().mean(dim=1)).sum()
 
         descend({"code": code}, cost, settings.rate_at, settings.iterations, self.keeper, seeds)
-        return {"code": code.detach()}
+        code = code.detach()
+        with torch.no_grad():
+            return {"code": code, "error": error()}
+
+    def figures(self, code: dict[str, Tensor]) -> list[dict[str, float]]:
+        """{"fit_error": how well the code explains what is seen, "code_norm": its length}."""
+        return fit_figures(code)
 
     def _beginnings(self, seeds: Sequence[int]) -> Tensor:
         generators = (torch.Generator().manual_seed(seed) for seed in seeds)

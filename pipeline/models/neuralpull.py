@@ -358,6 +358,16 @@ class NeuralPull(Model):
         values = self._values(weights, (queries - code["centre"][:, None]) / scale[..., None])
         return scale * (code["sign"][:, None] * values - code["shift"][:, None])
 
+    def figures(self, code: dict[str, Tensor]) -> list[dict[str, float]]:
+        """How the surface was decided upon: the "sign" and the "level" of the network's values that it lies at."""
+        return surface_figures(code)
+
+
+def surface_figures(code: dict[str, Tensor]) -> list[dict[str, float]]:
+    """{"sign": 1 or -1, "level": normalised units} of each shape of a code with "sign" and "shift" (B,)."""
+    rows = zip(code["sign"].tolist(), code["shift"].tolist(), strict=True)
+    return [{"sign": int(sign), "level": float(f"{sign * shift + 0.0:.3g}")} for sign, shift in rows]
+
 
 def pull_error(field: Callable[[Tensor], Tensor], queries: Tensor, targets: Tensor) -> Tensor:
     """Mean distance (B,) between pulled queries (B, N, 3) and their nearest points (B, N, 3)."""

@@ -91,7 +91,7 @@ from torch import Tensor
 from pipeline.arrays import Rejected
 from pipeline.models.contract import Model, ShapeArrays, frozen
 from pipeline.models.encoders import normalised, on_white, resized
-from pipeline.models.neuralpull import TfNetwork, pull, require_neighbours, spreads, turned
+from pipeline.models.neuralpull import TfNetwork, pull, require_neighbours, spreads, surface_figures, turned
 from pipeline.models.onet import Onet
 from pipeline.training.data import ResidentData, gather_points, random_index
 
@@ -202,6 +202,13 @@ class NeuralPullImage(Model):
     def field(self, code: dict[str, Tensor], queries: Tensor) -> Tensor:
         """Signed distance."""
         return code["sign"][:, None] * self.network(queries, code["feature"]) - code["shift"][:, None]
+
+    def figures(self, code: dict[str, Tensor]) -> list[dict[str, float]]:
+        """The decided "sign" and "level", and for the best view its number."""
+        rows = surface_figures(code)
+        if self.inference.view != "best":
+            return rows
+        return [{**row, "view": view} for row, view in zip(rows, code["view"].tolist(), strict=True)]
 
 
 def chamfer(one: Tensor, other: Tensor) -> Tensor:

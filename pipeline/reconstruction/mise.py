@@ -98,7 +98,7 @@ class Refinement:
 
     def update(self, values: np.ndarray) -> None:
         """Take the values (n,) of the current queries, in their order, and cut the cells they tell to."""
-        values = np.asarray(values)
+        values = np.asarray(values, np.float64)  # in float32 the level itself would be rounded
         if values.shape != self._pending.shape:
             raise ValueError(f"{len(self._pending)} points were asked for, so values of that shape; got {values.shape}")
         if not np.isfinite(values).all():

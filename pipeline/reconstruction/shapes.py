@@ -27,6 +27,7 @@ class GenerationSettings(Settings):
 
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -71,9 +72,9 @@ def meshes(
     """
     import torch
 
+    figures = model.figures(code)
     if model.declaration.quantity == "surface":
-        pairs = zip(model.surface(code), model.figures(code), strict=True)
-        return [_checked(mesh, figures) for mesh, figures in pairs]
+        return [_checked(mesh, own) for mesh, own in zip(model.surface(code), figures, strict=True)]
     level = model.level if extraction.level is None else extraction.level
 
     def field(shapes: np.ndarray, queries: np.ndarray) -> np.ndarray:
@@ -88,7 +89,14 @@ def meshes(
         return model.field(row, points.to(model.device)[None])[0].float()
 
     extraction = extraction.model_copy(update={"level": level})
-    return extract(field, len(seeds), model.declaration.quantity, extraction, torch_field, seeds)
+    found = extract(field, len(seeds), model.declaration.quantity, extraction, torch_field, seeds)
+    return [_with_figures(outcome, own) for outcome, own in zip(found, figures, strict=True)]
+
+
+def _with_figures(outcome: Product | Rejected, figures: dict[str, float]) -> Product | Rejected:
+    if isinstance(outcome, Rejected):
+        return outcome
+    return replace(outcome, figures={**outcome.figures, **figures})
 
 
 def _checked(mesh, figures: dict[str, float]) -> Product | Rejected:

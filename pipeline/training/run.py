@@ -136,8 +136,8 @@ class Run:
         self.model.epoch, shapes = self.order.at(self.step)
         self.model.step, self.model.steps = self.step, self.settings.steps
         seed_step(self.generator, self.seed, self.step, self.fabric.global_rank)
-        factor = learning_rate_factor(self.settings, self.step, self.model.epoch)
         for group in self.optimiser.param_groups:
+            factor = learning_rate_factor(self.settings, self.step, self.model.epoch, group)
             group["lr"] = group["initial_lr"] * factor
         batch = self.model.draw(self.data, shapes.to(self.fabric.device), self.generator)
         self.optimiser.zero_grad()

@@ -6,7 +6,8 @@ Nothing here has state, so a run that continues at a step does exactly what an u
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,18 +18,25 @@ if TYPE_CHECKING:
     from pipeline.training.loop import TrainingSettings
 
 
-def learning_rate_factor(settings: TrainingSettings, step: int, epoch: int) -> float:
-    """What the learning rates are multiplied by at a step (counted from 0) of an epoch (counted from 1)."""
+def learning_rate_factor(
+    settings: TrainingSettings, step: int, epoch: int, group: Mapping[str, Any] | None = None
+) -> float:
+    """What learning rates are multiplied by at a step (counted from 0) of an epoch (counted from 1).
+
+    group: the group of parameters; its own "decay_every" and "decay_factor" take the place of the settings'.
+    """
+    own = group or {}
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
     if settings.schedule == "cosine":
         rest = max(settings.steps - settings.warmup_steps, 1)
         return 0.5 * (1 + math.cos(math.pi * (step - settings.warmup_steps) / rest))
     now = epoch if settings.schedule_unit == "epochs" else step
+    factor = own.get("decay_factor", settings.decay_factor)
     if settings.schedule == "step":
-        return settings.decay_factor ** (now // settings.decay_every)
+        return factor ** (now // own.get("decay_every", settings.decay_every))
     if settings.schedule == "milestones":
-        return settings.decay_factor ** sum(now >= milestone for milestone in settings.milestones)
+        return factor ** sum(now >= milestone for milestone in settings.milestones)
     return 1.0
 
 

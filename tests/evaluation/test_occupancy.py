@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.arrays import Mesh
+from pipeline.evaluation import occupancy
 from pipeline.evaluation.inside import contains
 from pipeline.evaluation.occupancy import inside_many, is_closed
 from pipeline.geometry.clean import unwelded
@@ -12,6 +13,11 @@ from tests import solids
 
 def points(count=60_000, box=1.1, seed=0):
     return (np.random.default_rng(seed).random((count, 3)) - 0.5) * box
+
+
+@pytest.fixture(autouse=True)
+def regions_for_few_points(monkeypatch):
+    monkeypatch.setattr(occupancy, "FEWEST_POINTS", 2_000)
 
 
 SPHERE = solids.icosphere(0.4, (0.03, -0.02, 0.01), 4)

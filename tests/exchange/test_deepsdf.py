@@ -1,5 +1,6 @@
 """DeepSDF's files: its frame, its signs, and what it finds in them."""
 
+import dataclasses
 import io
 import json
 
@@ -22,6 +23,17 @@ def shape():
 @pytest.fixture(scope="module")
 def files(shape):
     return deepsdf.shape_files(shape, "mine")
+
+
+def test_samples_of_disputed_sign_are_left_out(shape, files):
+    kept = np.arange(500) % 5 > 0
+    marked = dataclasses.replace(shape, arrays={**shape.arrays, "sdf.kept.boundary-0.05": kept})
+    whole, part = (
+        np.load(io.BytesIO(made["SdfSamples/mine/03001627/a1.npz"]))
+        for made in (files, deepsdf.shape_files(marked, "mine"))
+    )
+    assert sum(len(part[side]) for side in ("pos", "neg")) == 1503 - 100
+    assert set(map(tuple, part["neg"])) <= set(map(tuple, whole["neg"]))
 
 
 def test_the_unit_cube_has_the_scale_of_the_sheet():

@@ -12,8 +12,11 @@ from pydantic import ValidationError
 from pipeline.arrays import Rejected
 from pipeline.models.contract import Keeper, stack_observations
 from pipeline.models.deepsdf import SCALE, Decoder, DeepSdf, InferenceSettings, ModelSettings, sample_window
+from pipeline.reconstruction.extract import ExtractionSettings
+from pipeline.reconstruction.shapes import meshes
 from pipeline.training.data import ResidentData
-from pipeline.training.loop import TrainingSettings
+from pipeline.training.loop import RuntimeSettings, TrainingSettings, train
+from pipeline.training.run import make_optimiser
 from pipeline.training.schedule import learning_rate_factor
 from tests.models.published import needs_tensors, published_tensors, tensors_of
 from tests.models.shapes import TURNED, ball_arrays, block_arrays, tiny_model
@@ -175,6 +178,84 @@ def test_released_schedule_halves_the_rate_every_500_epochs(epoch, rate):
     assert 5e-4 * learning_rate_factor(settings, step=7, epoch=epoch) == pytest.approx(rate)
 
 
+@pytest.mark.parametrize(
+    ("own", "rates"),
+    [
+        ({}, {1: (5e-4, 1e-3), 499: (5e-4, 1e-3), 500: (2.5e-4, 5e-4), 2000: (3.125e-5, 6.25e-5)}),
+        (
+            {"code_learning_rate_scale": 4.0, "code_decay_every": 200, "code_decay_factor": 0.1},
+            {199: (5e-4, 2e-3), 200: (5e-4, 2e-4), 400: (5e-4, 2e-5), 500: (2.5e-4, 2e-5), 600: (2.5e-4, 2e-6)},
+        ),
+    ],
+)
+def test_decoder_and_codes_follow_two_schedules(own, rates):
+    """Initial rate, interval and factor of each, as in the original's list of schedules."""
+    training = TrainingSettings(learning_rate=5e-4, schedule="step", schedule_unit="epochs", decay_every=500)
+    groups = make_optimiser(tiny_model("deepsdf", **own), training).param_groups
+    for epoch, expected in rates.items():
+        found = [group["initial_lr"] * learning_rate_factor(training, 0, epoch, group) for group in groups]
+        assert found == pytest.approx(expected), epoch
+
+
+def test_the_loop_gives_each_group_its_own_rate(tmp_path, monkeypatch):
+    model = tiny_model("deepsdf", 2, samples=20, code_decay_every=2, code_decay_factor=0.1)
+    seen, step = [], torch.optim.Adam.step
+    note = lambda self, *a, **k: (seen.append([g["lr"] for g in self.param_groups]), step(self, *a, **k))[1]  # noqa: E731
+    monkeypatch.setattr(torch.optim.Adam, "step", note)
+    training = TrainingSettings(steps=5, batch_shapes=2, learning_rate=1e-3, schedule="step", decay_every=4)
+    data = ResidentData.for_model(model, [block_arrays(count=100), ball_arrays(0.3, count=100)])
+    runtime = RuntimeSettings(device="cpu", threads=1, tensorboard=False)
+    train(model, data, [], training, runtime, seed=0, state_dir=tmp_path, log_dir=None)
+    decoder, codes = zip(*seen, strict=True)
+    assert decoder == pytest.approx([1e-3, 1e-3, 1e-3, 1e-3, 5e-4])
+    assert codes == pytest.approx([2e-3, 2e-3, 2e-4, 2e-4, 2e-5])
+
+
+def disputed(arrays: dict, share: float, seed: int = 0) -> dict:
+    """The arrays with a share of the distances marked as left out, and set to nonsense."""
+    rng, arrays = np.random.default_rng(seed), dict(arrays)
+    for name in [key for key in arrays if key.startswith("sdf.")]:
+        kept = rng.random(len(arrays[name])) >= share
+        arrays[name] = np.where(kept, arrays[name], np.float32(9))
+        arrays[name.replace("sdf.", "sdf.kept.")] = kept
+    return arrays
+
+
+def test_samples_of_disputed_sign_are_neither_drawn_nor_observed(monkeypatch):
+    model = tiny_model("deepsdf", samples=400)
+    shapes = [disputed(block_arrays(count=300), 0.7), disputed(ball_arrays(0.3, count=300), 0.1, 1)]
+    prepared = model.prepare(shapes[0])
+    assert len(prepared["sdf"]) == len(prepared["points"]) > prepared["kept"] > prepared["inside"] > 0
+    assert (prepared["sdf"][: prepared["inside"]] <= 0).all()
+    data = ResidentData.for_model(model, shapes)
+    batch = model.draw(data, torch.tensor([1, 0]), torch.Generator().manual_seed(0))
+    assert float(batch["sdf"].abs().max()) < 1 and (batch["sdf"] <= 0).sum(dim=1).tolist() == [200, 200]
+    seen = stack_observations([model.observe(s, np.random.default_rng(0)) for s in shapes], torch.device("cpu"))
+    for place in np.linspace(0, 0.999, 30):
+        _, distances = sample_window(seen, torch.full((2, 2), float(place)), 400)
+        assert float(distances.max()) < 1 and (distances <= 0).sum(dim=1).tolist() == [200, 200]
+    assert torch.isfinite(model.eval().encode(seen, [0, 1])["code"]).all()
+
+
+def test_a_shape_whose_samples_are_all_disputed_is_rejected():
+    with pytest.raises(Rejected, match="no signed distance samples"):
+        tiny_model("deepsdf").prepare(disputed(block_arrays(count=100), 1.0))
+
+
+def test_the_ledger_says_how_the_code_was_found():
+    model = tiny_model("deepsdf", inference={"iterations": 30, "samples": 200}).eval()
+    seen = stack_observations([model.observe(block_arrays(), np.random.default_rng(0))], torch.device("cpu"))
+    code = model.encode(seen, [0])
+    (figures,) = model.figures(code)
+    with torch.no_grad():
+        every = model.clamped_l1(code["code"], seen["points"], seen["sdf"]).mean()
+    assert figures["fit_error"] == pytest.approx(float(every), rel=0.5)
+    assert figures["code_norm"] == pytest.approx(float(code["code"].norm()), rel=0.01)
+    model.field = lambda code, queries: queries.norm(dim=-1) - 0.3
+    (product,) = meshes(model, code, [0], ExtractionSettings(method="dense", resolution=8))
+    assert product.figures.items() >= figures.items() and product.figures["faces"] > 0
+
+
 def test_prepared_samples_stand_inside_first_with_the_asked_share_of_volume():
     arrays = block_arrays(count=1000)
     samples = tiny_model("deepsdf", volume_share=0.2).prepare(arrays)
@@ -227,6 +308,7 @@ def test_windows_take_samples_in_a_row_from_both_signs_and_wrap_around():
         "points": distances[..., None].expand(-1, -1, 3),
         "sdf": distances,
         "inside": torch.tensor([3, 1]),
+        "kept": torch.tensor([7, 7]),
     }
     points, seen = sample_window(observations, torch.tensor([[0.7, 0.5], [0.9, 0.9]]), 6)
     assert seen.tolist() == [[-1.0, -3.0, -2.0, 3.0, 4.0, 1.0], [-1.0, -1.0, -1.0, 6.0, 1.0, 2.0]]

@@ -236,6 +236,13 @@ def test_fields_are_turned_positive_outside_and_given_an_inside(field, sign, shi
     assert [float(part) for part in turned(field, near)] == pytest.approx([sign, shift])
 
 
+def test_the_ledger_says_how_the_surface_was_decided_upon():
+    code = {"sign": torch.tensor([1.0, -1.0, -1.0]), "shift": torch.tensor([0.0025, 0.005, 0.0])}
+    figures = tiny_model("neuralpull").figures(code)
+    assert figures == [{"sign": 1, "level": 0.0025}, {"sign": -1, "level": -0.005}, {"sign": -1, "level": 0.0}]
+    assert math.copysign(1, figures[2]["level"]) == 1
+
+
 # --- whole shapes
 
 
@@ -282,7 +289,9 @@ def test_a_sphere_is_learnt_from_its_points_alone(learnt):
 def test_the_mesh_of_a_learnt_sphere_is_that_sphere(learnt):
     model, code = learnt
     first = {name: tensor[:1] for name, tensor in code.items()}
-    mesh = meshes(model, first, [1], ExtractionSettings(method="dense", resolution=32))[0].value
+    (product,) = meshes(model, first, [1], ExtractionSettings(method="dense", resolution=32))
+    assert (product.figures["sign"], product.figures["level"]) == (1, 0.0)
+    mesh = product.value
     a, b, c = mesh.triangles.transpose(1, 0, 2)
     radius = np.linalg.norm(mesh.vertices, axis=1)
     assert np.einsum("ij,ij->", a, np.cross(b, c)) / 6 == pytest.approx(np.pi / 6, rel=0.05)  # and so wound outward

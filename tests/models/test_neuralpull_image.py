@@ -105,6 +105,8 @@ def test_the_best_view_is_the_one_whose_field_is_nearest_to_the_truth(shapes):
     ]
     code = model.encode(observed(model, *mixed), [0, 1])
     assert code["view"].tolist() == [2, 1]
+    assert [figures["view"] for figures in model.figures(code)] == [2, 1]
+    assert {figures["sign"] for figures in model.figures(code)} <= {-1, 1}
 
 
 def test_one_view_is_seen_and_a_view_that_is_not_there_is_rejected():

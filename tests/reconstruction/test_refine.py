@@ -255,6 +255,9 @@ class Balls(torch.nn.Module):
         super().__init__()
         self.steepness = torch.nn.Parameter(torch.tensor(20.0))
 
+    def figures(self, code):
+        return [{"radius": float(radius)} for radius in code["radius"]]
+
     def field(self, code, queries):
         return self.steepness * (code["radius"] ** 3 - torch.linalg.norm(queries, dim=-1) ** 3)
 
@@ -270,4 +273,5 @@ def test_each_shape_is_refined_on_its_own_field_from_a_code_made_in_inference_mo
         assert distance.mean() < {"newton": 1e-6, "imnet": 2e-3, "onet": 3e-3}[refinement]
         outward = product.value.vertices / np.linalg.norm(product.value.vertices, axis=1, keepdims=True)
         np.testing.assert_allclose(product.value.normals, outward, atol=1e-4)
+        assert product.figures["radius"] == pytest.approx(radius)
     assert model.steepness.grad is None

@@ -31,6 +31,22 @@ def test_learning_rate(settings, step, epoch, factor):
     assert learning_rate_factor(TrainingSettings(**settings), step, epoch) == pytest.approx(factor)
 
 
+@pytest.mark.parametrize(
+    ("group", "epoch", "factor"),
+    [
+        ({}, 1000, 0.25),
+        ({"decay_every": 200, "decay_factor": 0.1}, 199, 1.0),
+        ({"decay_every": 200, "decay_factor": 0.1}, 200, 0.1),
+        ({"decay_every": 200, "decay_factor": 0.1}, 1000, 1e-5),
+        ({"decay_every": 200}, 1000, 0.03125),
+        ({"decay_factor": 0.1}, 1000, 0.01),
+    ],
+)
+def test_a_group_of_parameters_may_have_steps_of_its_own(group, epoch, factor):
+    settings = TrainingSettings(schedule="step", schedule_unit="epochs", decay_every=500, decay_factor=0.5)
+    assert learning_rate_factor(settings, 7, epoch, group) == pytest.approx(factor)
+
+
 @given(shapes=st.integers(1, 40), batch=st.integers(1, 50), seed=st.integers(0, 3))
 def test_an_epoch_takes_every_shape_at_most_once_and_leaves_out_less_than_a_batch(shapes, batch, seed):
     order = ShapeOrder(shapes, batch, seed)
