@@ -1,12 +1,14 @@
 """The plan of a study: which stages run for which shards, where their files lie, what decides each of them.
 
 Its shape follows from the configuration alone, so the workflow always shows everything before anything is made.
-Pure and light: nothing is read or written here but the source code that the fingerprints cover.
+Pure and light: nothing is read or written here but the source code that the fingerprints cover, and the files of
+weights that a training is to start from.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -445,7 +447,9 @@ class Plan:
         block = self.blocks[name].model_dump(mode="json")
         parent = self.parent(name)
         inner = {"parent": self._model_settings(parent)} if parent else {}
-        return {"method": block["method"], "model": block["model"], **inner}
+        start = self.declaration(name).starts_from
+        given = {"starts_from": _digest_of_file(name, start)} if start else {}
+        return {"method": block["method"], "model": block["model"], **inner, **given}
 
     def _record(
         self, name: str, modules: list[str], settings: dict, libraries: tuple, random: bool = False, stage: str = ""
@@ -538,3 +542,12 @@ class Plan:
             "download": self.study.download.model_dump(mode="json"),
             "experiments": {name: e.runtime.model_dump(mode="json") for name, e in self.blocks.items()},
         }
+
+
+def _digest_of_file(experiment: str, path: str) -> str:
+    try:
+        with open(Path(path).expanduser(), "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as problem:
+        message = f"experiment {experiment}: the weights to start from, {path}, cannot be read ({problem.strerror})"
+        raise ConfigError(message) from None

@@ -295,6 +295,20 @@ def reversed_keys(value):
     return [reversed_keys(item) for item in value] if isinstance(value, list) else value
 
 
+def test_the_weights_that_a_training_starts_from_decide_by_their_content(tmp_path):
+    file = tmp_path / "resnet18.pth"
+    image = {"name": "onet", "method": "onet", "model": {"observation": {"kind": "view", "imagenet": str(file)}}}
+    with pytest.raises(
+        ConfigError, match=r"experiment onet: the weights to start from, .*resnet18\.pth, cannot be read"
+    ):
+        plan_of({"experiments": [image]}).fingerprint("train_model/onet")
+    file.write_bytes(b"one")
+    before = plan_of({"experiments": [image]})
+    fingerprints(before)
+    file.write_bytes(b"other")
+    assert {"train_model/onet", "generate_meshes/onet"} <= changed(before, plan_of({"experiments": [image]}))
+
+
 def test_the_order_of_keys_changes_no_fingerprint():
     config = read_yaml(ROOT / "workflow_config.yaml")
     turned = reversed_keys(config)

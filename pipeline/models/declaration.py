@@ -22,6 +22,7 @@ class Declaration:
     parent: the method of the experiment it builds on, whose trained model it is given.
     generates: it draws new shapes (`sample`) and reconstructs none, so it stands in no table of test shapes.
     batched: it trains nothing, but optimises many shapes together on the device.
+    starts_from: file whose weights training starts with; its content decides the result.
     start_point: the first observed point has a part of its own; the order of the others does not matter.
     """
 
@@ -36,3 +37,4 @@ class Declaration:
     generates: bool = False
     batched: bool = False
     start_point: bool = False
+    starts_from: str | None = None

@@ -12,6 +12,7 @@ Deviations:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -65,6 +66,12 @@ DECLARATION = Declaration(
     ),
     parent="nmf",
 )
+
+
+def declare(settings: ModelSettings) -> Declaration:
+    """With the file that the image encoder starts from."""
+    return replace(DECLARATION, starts_from=settings.imagenet)
+
 
 from collections.abc import Sequence
 

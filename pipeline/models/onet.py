@@ -173,7 +173,11 @@ def declare(settings: ModelSettings) -> Declaration:
         )
     stage = {"point_cloud": "sample_surface", "view": "render_views"}.get(seen.kind) or f"voxelize/{seen.resolution}"
     return replace(
-        DECLARATION, observes=seen.kind, training_stages=(stage, "sample_volume"), observation_stages=(stage,)
+        DECLARATION,
+        observes=seen.kind,
+        training_stages=(stage, "sample_volume"),
+        observation_stages=(stage,),
+        starts_from=seen.imagenet if seen.kind == "view" else None,
     )
 
 
