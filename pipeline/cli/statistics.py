@@ -1,4 +1,4 @@
-"""`isomill statistics`: the figures that every data stage noted of every shape, as one table, and their ranges."""
+"""`isomill statistics`: what data stages and methods noted of every shape, as one table, and the ranges of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import csv
 import io
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,30 +29,37 @@ def run(arguments: argparse.Namespace) -> int:
     plan = read_plan(arguments.configfile)
     layout = Layout(Path(plan.results), **plan.layout())
     output = arguments.output or layout.results / "statistics.csv"
-    rows = [row for instance in layout.instances for row in instance_rows(layout, instance)]
+    rows = [row for stage, paths in stage_ledgers(layout) for row in stage_rows(stage, paths)]
     if not rows:
-        raise SystemExit(f"error: no data stage of {plan.results} has finished any shape")
+        raise SystemExit(f"error: no stage of {plan.results} has finished any shape")
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows(rows)
     files.write_atomic(output, stream.getvalue())
-    print(f"{'stage':24} {'figure':44} {'shapes':>7} {'least':>10} {'mean':>10} {'most':>10}")
+    print(f"{'stage':40} {'figure':44} {'shapes':>7} {'least':>10} {'mean':>10} {'most':>10}")
     for (stage, figure), values in grouped(rows).items():
         numbers = (min(values), statistics.fmean(values), max(values))
-        print(f"{stage:24} {figure:44} {len(values):>7,}", *(f"{number:>10.5g}" for number in numbers))
+        print(f"{stage:40} {figure:44} {len(values):>7,}", *(f"{number:>10.5g}" for number in numbers))
     print(f"\n{len(rows):,} figures in {output}")
     return 0
 
 
-def instance_rows(layout: Layout, instance: str) -> Iterator[tuple[str, str, str, float]]:
-    """(shape, stage, figure, value) of every accepted shape of one stage that has a ledger."""
-    paths = [path for path in layout.data_ledgers(instance) if path.is_file()]
-    table = ledger.read_all(paths)
+def stage_ledgers(layout: Layout) -> Iterator[tuple[str, list[Path]]]:
+    """Data stages, then what each method noted of its reconstructions, such as the end of an optimisation."""
+    for instance in layout.instances:
+        yield instance, layout.data_ledgers(instance)
+    for name in layout.experiments:
+        yield f"generate_meshes/{name}", layout.mesh_ledgers(name)
+
+
+def stage_rows(stage: str, paths: Sequence[Path]) -> Iterator[tuple[str, str, str, float]]:
+    """(shape, stage, figure, value) of every accepted shape of the ledgers that are there."""
+    table = ledger.read_all([path for path in paths if path.is_file()])
     for shape in sorted(table):
         if table[shape].accepted:
-            for figure, value in numbers(table[shape].figures, instance.split("/")[0]):
-                yield shape, instance, figure, value
+            for figure, value in numbers(table[shape].figures, stage.split("/")[0]):
+                yield shape, stage, figure, value
 
 
 def numbers(figures: Mapping[str, Any], stage: str) -> Iterator[tuple[str, float]]:

@@ -79,6 +79,7 @@ def _gather(context: Context, layout: Layout, settings) -> Any:
         notes=([NO_TEST_SHAPES] if rows.empty else []) + _notes(layout),
         generators=[_generated(context, layout, name, settings.generated) for name in layout.generators],
         fetched={name: weights_source(config, name) for name in layout.fetched},
+        figures=pd.DataFrame(noted_figures(layout), columns=["method", "figure", "value"]),
     )
 
 
@@ -104,6 +105,17 @@ def stage_costs(layout: Layout) -> list[tuple[str, int, float, float]]:
             peak = max((row.get("peak_mb") or 0.0) for row in noted)
             costs.append((stage, len(noted), sum(row["seconds"] for row in noted), peak))
     return costs
+
+
+def noted_figures(layout: Layout) -> list[tuple[str, str, float]]:
+    """(method, figure, value) of every reconstruction; faces and query points, which every field has, left out."""
+    rows = []
+    for name in layout.experiments:
+        for row in ledger.read_all(layout.mesh_ledgers(name)).values():
+            if row.accepted:
+                figures = {key: value for key, value in row.figures.items() if key not in ("faces", "query_points")}
+                rows += [(name, key, float(v)) for key, v in figures.items() if isinstance(v, int | float)]
+    return rows
 
 
 def _history(layout: Layout, experiment: str) -> list[dict[str, float]]:

@@ -57,6 +57,7 @@ SECTIONS = {
     "categories": "By category",
     "rejected": "Rejected and failed",
     "curves": "Learning curves",
+    "inference": "Inference",
     "cost": "Cost",
     "configuration": "Configuration",
     "environment": "Environment",
@@ -87,7 +88,7 @@ class ReportData:
     methods: in the order of the tables, by default as they stand in the rows. curves: experiment → history rows with
     `step`, `loss` and perhaps a held-out IoU. configuration: YAML text. environment: name → version or value.
     category_names: id → name. generators: their new shapes, which stand in no other table. fetched: experiment → the
-    weights it was given in place of a training.
+    weights it was given in place of a training. figures: what methods noted of their reconstructions, None for nothing.
     """
 
     study: str
@@ -107,6 +108,7 @@ class ReportData:
     notes: Sequence[str] = ()
     generators: Sequence[Generated] = ()
     fetched: Mapping[str, str] = field(default_factory=dict)
+    figures: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "methods", tuple(self.methods) or tuple(tables.distinct(self.rows["method"])))
@@ -151,6 +153,7 @@ def build_report(data: ReportData, templates: Templates, settings: ReportSetting
         "failed": tables.failed_counts(data.shapes, data.methods),
         "remarks": tables.remark_counts(data.shapes, data.methods),
         "curves": _training(data, pictures),
+        "inference": tables.figures_table(data.figures) if data.figures is not None and len(data.figures) else None,
         "cost": tables.cost_table(data.cost) if len(data.cost) else None,
         "configuration": data.configuration,
         "environment": tables.words_table(data.environment),

@@ -184,6 +184,21 @@ def cost_table(cost: pd.DataFrame) -> Table:
     return Table(columns, (Block(rows), Block((total,), total=True)))
 
 
+def figures_table(figures: pd.DataFrame) -> Table:
+    """What methods noted of their own reconstructions; `figures` has the columns method, figure, value."""
+    columns = (
+        Column("Method", numeric=False),
+        Column("Figure", numeric=False),
+        *(Column(label) for label in ("Shapes", "Least", "Median", "Most")),
+    )
+    rows = []
+    for (method, figure), values in figures.groupby(["method", "figure"], sort=False)["value"]:
+        numbers = (values.min(), values.median(), values.max())
+        words = (Cell(str(method)), Cell(str(figure).replace("_", " ")), Cell(str(len(values))))
+        rows.append((*words, *(Cell(f"{number:.3g}") for number in numbers)))
+    return Table(columns, (Block(tuple(rows)),))
+
+
 def duration(seconds: float) -> str:
     """For example "8.2 s", "3 min 05 s", "2 h 07 min"."""
     if not np.isfinite(seconds):

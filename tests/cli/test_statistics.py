@@ -41,6 +41,14 @@ def test_every_number_of_every_accepted_shape_is_in_the_table(study, capsys):
     assert line.split()[-4:] == ["2", "0.96667", "1.0083", "1.05"]
 
 
+def test_what_a_method_noted_of_its_reconstructions_stands_beside_the_data(study, capsys):
+    rows = {"all/a.off": Row("all/a.off", "ok", figures={"faces": 12, "inverse_error": 2e-4, "sign": -1.0})}
+    ledger.write(Path("results/tiny/meshes/poisson/0.jsonl"), Ledger({"stage": "generate_meshes"}, rows))
+    assert main(["statistics"]) == 0
+    with open("results/tiny/statistics.csv", newline="") as stream:
+        assert ["all/a.off", "generate_meshes/poisson", "inverse_error", "0.0002"] in list(csv.reader(stream))
+
+
 def test_nested_figures_are_named_by_their_path_and_words_are_left_out():
     figures = {"method": "shell", "sign_agreement": {"volume": 1.0, "boundary-0.1": 0.5}, "faces": 12}
     assert dict(numbers(figures, "compute_sdf")) == {
@@ -53,5 +61,5 @@ def test_nested_figures_are_named_by_their_path_and_words_are_left_out():
 def test_a_study_without_figures_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("workflow_config.yaml").write_text(CONFIG)
-    with pytest.raises(SystemExit, match="no data stage of results/tiny has finished any shape"):
+    with pytest.raises(SystemExit, match="no stage of results/tiny has finished any shape"):
         main(["statistics"])

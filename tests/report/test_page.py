@@ -3,6 +3,7 @@ import hashlib
 import re
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 
 from pipeline.report.page import PAGE
@@ -125,6 +126,15 @@ def test_without_failures_and_rejections_the_page_says_so():
     assert "No shape was rejected." in words
     assert "No reconstruction failed." in words
     assert "failures dropped</summary>" not in page.decode()
+
+
+def test_what_methods_noted_of_their_reconstructions_is_shown_with_its_range():
+    rows = [("net", "inverse_error", value) for value in (2e-4, 1e-3, 3e-4)]
+    page = Dom(study.report(figures=pd.DataFrame(rows, columns=["method", "figure", "value"]))[PAGE])
+    assert "inference" in {attrs["id"] for tag, attrs in page.tags if tag == "section"}
+    cells = [text.strip() for name, text in page.texts if name == "td"]
+    start = cells.index("inverse error")
+    assert cells[start + 1 : start + 5] == ["3", "0.0002", "0.0003", "0.001"]
 
 
 def test_empty_sections_are_left_out():
