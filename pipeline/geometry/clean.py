@@ -33,10 +33,28 @@ def merged(mesh: Mesh) -> Mesh:
 
 def without_degenerate_faces(mesh: Mesh) -> Mesh:
     """The mesh without faces that name a vertex twice or whose corners lie on one line; unused vertices stay."""
+    return Mesh(mesh.vertices, mesh.faces[_have_area(mesh)])
+
+
+def without_stray_faces(mesh: Mesh) -> Mesh:
+    """The mesh without faces that have no area and leave the box of those that have: they would shift or widen it.
+
+    Unused vertices stay; a mesh without any area stays as it is.
+    """
+    proper = _have_area(mesh)
+    if proper.all() or not proper.any():
+        return mesh
+    corners = mesh.vertices[mesh.faces[proper]].reshape(-1, 3)
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    within = ((mesh.triangles >= low) & (mesh.triangles <= high)).all(axis=(1, 2))
+    return mesh if within.all() else Mesh(mesh.vertices, mesh.faces[within])
+
+
+def _have_area(mesh: Mesh) -> np.ndarray:
+    """Which faces have an area, (f,) bool."""
     a, b, c = mesh.triangles.transpose(1, 0, 2)
     longest = np.max([((b - a) ** 2).sum(1), ((c - b) ** 2).sum(1), ((a - c) ** 2).sum(1)], axis=0)
-    doubled = np.linalg.norm(face_cross(mesh), axis=1)
-    return Mesh(mesh.vertices, mesh.faces[doubled > SLIVER * longest])
+    return np.linalg.norm(face_cross(mesh), axis=1) > SLIVER * longest
 
 
 def without_duplicate_faces(mesh: Mesh) -> Mesh:

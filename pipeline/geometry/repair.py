@@ -6,7 +6,9 @@ import numpy as np
 
 from pipeline.arrays import Mesh, Rejected
 from pipeline.geometry.clean import without_unused_vertices
-from pipeline.geometry.quality import corner_fans
+from pipeline.geometry.quality import corner_fans, crossing_faces
+
+MOST_NUDGES = 6  # rounds in which the corners of crossing faces are moved
 
 
 def with_split_vertices(mesh: Mesh) -> Mesh:
@@ -56,3 +58,38 @@ def simplified(mesh: Mesh, tolerance: float) -> Mesh:
         raise Rejected(f"it cannot be simplified ({solid.status()})")
     result = solid.simplify(tolerance).to_mesh64()
     return Mesh(result.vert_properties[:, :3], result.tri_verts)
+
+
+def nudged(mesh: Mesh, step: float) -> Mesh:
+    """The mesh with the corners of crossing faces moved by up to `step` a round, halfway to their neighbours' mean.
+
+    That unfolds slivers, which is what rounding and saving faces leave behind; sheets that pass through each other
+    still do so afterwards. Vertices are multiples of float32 in the frame of the mesh's own box, so that a result
+    without crossings has none after scaling to float32 either. step: in longest edges of that box.
+    """
+    low, high = mesh.bounds
+    centre, edge = low + (high - low) / 2, (high - low).max()
+    vertices, neighbours = _float32((mesh.vertices - centre) / edge), _averaging(mesh)
+    for _ in range(MOST_NUDGES):
+        crossing = crossing_faces(Mesh(vertices, mesh.faces))
+        if len(crossing) == 0:
+            break
+        corners = np.unique(mesh.faces[crossing.reshape(-1)])
+        away = neighbours[corners] @ vertices - vertices[corners]
+        length = np.linalg.norm(away, axis=1, keepdims=True)
+        vertices[corners] = _float32(vertices[corners] + away * np.minimum(0.5, step / np.maximum(length, step)))
+    return Mesh(vertices * edge + centre, mesh.faces)
+
+
+def _averaging(mesh: Mesh):
+    """The matrix (v, v) that gives every vertex of a closed mesh the mean of its neighbours."""
+    from scipy.sparse import coo_array
+
+    starts, ends = mesh.faces.reshape(-1), mesh.faces[:, [1, 2, 0]].reshape(-1)
+    degrees = np.bincount(starts, minlength=len(mesh.vertices))
+    size = len(mesh.vertices)
+    return coo_array((1 / degrees[starts], (starts, ends)), shape=(size, size)).tocsr()
+
+
+def _float32(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32).astype(np.float64)

@@ -43,8 +43,27 @@ def fused(mesh: Mesh, settings: FusionSettings) -> Mesh:
     if (field > 0).all():
         raise Rejected("the images see through all of it")
     voxel = 1 / settings.resolution
+    _free_corners(field, (mesh.vertices - centre) * room / voxel)
     surface = zero_surface(np.pad(field, 1, constant_values=FREE), np.full(3, -0.5 - voxel / 2), voxel)
     return Mesh(surface.vertices / room + centre, surface.faces)
+
+
+def _free_corners(field: np.ndarray, vertices: np.ndarray) -> None:
+    """Frees, in place, what is solid at the border of the grid only since no image looks there, as in its corners.
+
+    vertices: of the shape (v, 3), voxels from the grid's centre; a region that holds one of them is left alone.
+    """
+    from scipy.ndimage import label
+
+    regions, count = label(field < 0)
+    last = np.array(field.shape) - 1
+    nodes = np.clip(np.rint(vertices + last / 2).astype(int), 0, last)
+    cut = np.zeros(count + 1, bool)
+    for axis in range(3):
+        cut[regions.take([0, -1], axis=axis)] = True
+    cut[regions[tuple(nodes.T)]] = False
+    cut[0] = False
+    field[cut[regions]] = FREE
 
 
 def view_rotations(count: int) -> np.ndarray:

@@ -1,10 +1,13 @@
-"""glTF 2.0, as GLB or as JSON with its buffers beside it: triangles of all meshes of the scene, transforms applied."""
+"""glTF 2.0, as GLB or as JSON with its buffers beside it: triangles of all meshes of the scene, transforms applied.
+
+Skins and morph targets are taken in the pose the file is in, without its animations.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,16 +20,17 @@ from pipeline.meshes.text import Limits, shown
 
 JSON_CHUNK, BINARY_CHUNK = b"JSON", b"BIN\0"
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
-WIDTHS = {"SCALAR": 1, "VEC3": 3}
+WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 TRIANGLES, STRIP, FAN = 4, 5, 6
 COMPRESSION = ("KHR_draco_mesh_compression", "EXT_meshopt_compression")
+INSTANCES = "EXT_mesh_gpu_instancing"
 
 
 def parse_gltf(content: bytes, companions: Mapping[str, bytes], limits: Limits) -> Polygons:
     """The triangles of a glTF file. Buffers come from the file itself or from `companions`, never from elsewhere.
 
-    Raises Rejected for a damaged container, a buffer that is missing or too short, compressed geometry, and node
-    trees with a cycle.
+    Raises Rejected for a damaged container, a buffer that is missing or too short, compressed geometry, instances by
+    an extension, and node trees with a cycle.
     """
     document, binary = _chunks(content) if content[:4] == b"glTF" else (json.loads(content), b"")
     used = [name for name in COMPRESSION if name in document.get("extensionsRequired", ())]
@@ -73,14 +77,22 @@ class _Reader:
 
     def placed_meshes(self) -> Iterator[Mesh]:
         """The triangles of every primitive of the scene, in the scene's frame."""
-        for index, matrix in self._mesh_nodes():
-            for primitive in self.document["meshes"][index]["primitives"]:
-                mesh = self._primitive(primitive)
-                moved = Mesh(mesh.vertices @ matrix[:3, :3].T + matrix[:3, 3], mesh.faces)
+        matrices = dict(self._scene_nodes())
+        for at, matrix in matrices.items():
+            node = self.document["nodes"][at]
+            if "mesh" not in node:
+                continue
+            mesh = self.document["meshes"][node["mesh"]]
+            for primitive in mesh["primitives"]:
+                part = self._primitive(primitive, node.get("weights", mesh.get("weights", ())))
+                if "skin" in node and len(part.faces):
+                    yield self._skinned(part, primitive, self.document["skins"][node["skin"]], matrices)
+                    continue
+                moved = Mesh(part.vertices @ matrix[:3, :3].T + matrix[:3, 3], part.faces)
                 yield flipped(moved) if np.linalg.det(matrix[:3, :3]) < 0 else moved
 
-    def _mesh_nodes(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Mesh numbers with their matrices (4, 4), parents before children."""
+    def _scene_nodes(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Numbers of all nodes of the scene with their matrices (4, 4), parents before children."""
         nodes = self.document.get("nodes", [])
         waiting = [(root, np.eye(4)) for root in reversed(self._roots(nodes))]
         visited = set()
@@ -89,9 +101,10 @@ class _Reader:
             if at in visited or at < 0:
                 raise Rejected("the nodes of the scene are not a tree")
             visited.add(at)
+            if INSTANCES in nodes[at].get("extensions", ()):
+                raise Rejected(f"a mesh stands in many places by {INSTANCES}, which is not read")
             matrix = parent @ _matrix(nodes[at])
-            if "mesh" in nodes[at]:
-                yield nodes[at]["mesh"], matrix
+            yield at, matrix
             waiting += [(child, matrix) for child in reversed(nodes[at].get("children", []))]
 
     def _roots(self, nodes: list[dict]) -> list[int]:
@@ -101,17 +114,51 @@ class _Reader:
         children = {child for node in nodes for child in node.get("children", [])}
         return [i for i in range(len(nodes)) if i not in children]
 
-    def _primitive(self, primitive: dict) -> Mesh:
+    def _primitive(self, primitive: dict, weights: Sequence[float]) -> Mesh:
+        """Its triangles in the mesh's frame. weights: how far each of its morph targets is applied."""
         mode = primitive.get("mode", TRIANGLES)
         if mode not in (TRIANGLES, STRIP, FAN):  # points and lines have no surface
             return Mesh(np.zeros((0, 3)), np.zeros((0, 3)))
         points = self._accessor(primitive["attributes"]["POSITION"], "VEC3").astype(np.float64)
+        for target, weight in zip(primitive.get("targets", ()), weights, strict=False):
+            if weight and "POSITION" in target:
+                points += weight * self._of_vertices(target["POSITION"], "VEC3", len(points))
         corners = np.arange(len(points))
         if "indices" in primitive:
             corners = self._accessor(primitive["indices"], "SCALAR").reshape(-1).astype(np.int64)
         if len(corners) and corners.max() >= len(points):
             raise Rejected(f"a face names vertex {corners.max()} of {len(points)}: index out of range")
         return Mesh(points, _triangles(corners, mode))
+
+    def _skinned(self, mesh: Mesh, primitive: dict, skin: dict, matrices: Mapping[int, np.ndarray]) -> Mesh:
+        """The mesh where the joints of its skin hold it, in the scene's frame; its node's own place means nothing."""
+        poses = np.stack([matrices[joint] for joint in skin["joints"]])
+        if "inverseBindMatrices" in skin:
+            bound = self._accessor(skin["inverseBindMatrices"], "MAT4")[: len(poses)]
+            poses = poses @ bound.reshape(-1, 4, 4).transpose(0, 2, 1)
+        points, total = np.zeros_like(mesh.vertices), np.zeros((len(mesh.vertices), 1))
+        attributes, number = primitive["attributes"], 0
+        while f"JOINTS_{number}" in attributes:
+            joints, weights = (
+                self._of_vertices(attributes[f"{name}_{number}"], "VEC4", len(points)) for name in ("JOINTS", "WEIGHTS")
+            )
+            if joints.min() < 0:
+                raise Rejected("a vertex names a joint below 0")
+            for joint, weight in zip(joints.T, weights.astype(np.float64).T[..., None], strict=True):
+                pose = poses[joint]
+                points += weight * (np.einsum("nij,nj->ni", pose[:, :3, :3], mesh.vertices) + pose[:, :3, 3])
+                total += weight
+            number += 1
+        if (total <= 0).any():
+            raise Rejected("a vertex of a skin hangs on no joint")
+        return Mesh(points / total, mesh.faces)
+
+    def _of_vertices(self, index: int, kind: str, count: int) -> np.ndarray:
+        """The values of an accessor that must have one for each of `count` vertices."""
+        values = self._accessor(index, kind)
+        if len(values) != count:
+            raise Rejected(f"an accessor has {len(values)} values for {count} vertices")
+        return values
 
     def _accessor(self, index: int, kind: str) -> np.ndarray:
         """The values an accessor describes, (count, width); whole numbers declared as normalised become fractions."""
@@ -130,7 +177,9 @@ class _Reader:
             raise Rejected(f"an accessor of {count} values reaches beyond its buffer")
         self.limits.check(count if width == 3 else 0, count // 3 if width == 1 else 0)
         values = np.ndarray((count, width), dtype, buffer, outer + inner, (stride, dtype.itemsize))
-        return values / np.iinfo(dtype).max if accessor.get("normalized") and dtype.kind in "iu" else values
+        if accessor.get("normalized") and dtype.kind in "iu":
+            return np.maximum(values / np.iinfo(dtype).max, -1)
+        return values
 
     def _buffer(self, index: int) -> bytes:
         if index not in self.buffers:

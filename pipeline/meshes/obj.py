@@ -24,6 +24,8 @@ def parse_obj(content: bytes, limits: Limits) -> Polygons:
     _check_ending(content, vertex_lines, face_lines)
     vertices = _coordinates(vertex_lines)
     sizes = np.array([len(line.split()) for line in face_lines], np.int64)
+    if (sizes == 0).any():
+        raise Rejected("a face names no vertices: the file is damaged")
     named = integers(AFTER_SLASH.sub(b"", b" ".join(face_lines)).split())
     if len(named) != sizes.sum():
         raise Rejected("a face has a corner without a vertex index")

@@ -68,6 +68,6 @@ def _faces(rows: list[list[bytes]]) -> tuple[np.ndarray, np.ndarray]:
     wrong = (sizes < 0) | (sizes > room)
     if wrong.any():
         at = int(wrong.argmax())
-        raise Rejected(f"face {at} announces {sizes[at]} corners and names {room[at]}; the file was cut off")
+        raise Rejected(f"face {at} announces {sizes[at]} corners and names {room[at]}; the file is damaged")
     corners = integers([token for row, size in zip(rows, sizes.tolist(), strict=True) for token in row[1 : size + 1]])
     return sizes, corners

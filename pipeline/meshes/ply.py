@@ -71,6 +71,8 @@ def parse_ply(content: bytes, limits: Limits) -> Polygons:
     counts = {element.name: element.count for element in elements}
     _check_size(elements, len(content) - start, binary=bool(order))
     limits.check(counts.get("vertex", 0), counts.get("face", 0))
+    if counts.get("tristrips") and not counts.get("face"):
+        raise Rejected("the faces are written as triangle strips, which are not read; save them as a list of faces")
     body = _BinaryBody(content, start, order) if order else _TextBody(content[start:])
     tables = {element.name: body.read(element) for element in elements}
     return Polygons(_coordinates(tables.get("vertex", {})), *_faces(tables.get("face", {})))

@@ -29,7 +29,7 @@ class ReadSettings(Settings):
 import numpy as np
 
 from pipeline.arrays import Mesh, Product, Rejected
-from pipeline.geometry.clean import without_degenerate_faces, without_unused_vertices
+from pipeline.geometry.clean import without_degenerate_faces, without_stray_faces, without_unused_vertices
 from pipeline.geometry.polygons import Polygons, triangulated
 from pipeline.meshes.gltf import parse_gltf
 from pipeline.meshes.obj import parse_obj
@@ -133,9 +133,13 @@ def _checked(polygons: Polygons, max_faces: int) -> tuple[Mesh, list[str]]:
     mesh = Mesh(polygons.vertices, triangulated(polygons))
     used = without_unused_vertices(mesh)
     _check_geometry(used)
-    unused = len(mesh.vertices) - len(used.vertices)
-    dropped = (("faces of fewer than three corners", short), ("vertices that no face uses", unused))
-    return used, [f"{what}: {count} dropped" for what, count in dropped if count]
+    near = without_stray_faces(used)
+    dropped = (
+        ("faces of fewer than three corners", short),
+        ("vertices that no face uses", len(mesh.vertices) - len(used.vertices)),
+        ("faces without area beyond the surface", len(used.faces) - len(near.faces)),
+    )
+    return without_unused_vertices(near), [f"{what}: {count} dropped" for what, count in dropped if count]
 
 
 def _check_indices(polygons: Polygons) -> None:

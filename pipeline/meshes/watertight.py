@@ -3,7 +3,7 @@
 keep: a mesh that is a solid already stays as it is (`meshes.keep`).
 union: closed parts that cross are united exactly (`meshes.keep`).
 shell: the surface round the shape at a fraction of a voxel, drawn back towards it (`meshes.shell`).
-thick_shell: the same a whole voxel away and not drawn back, which closes wider gaps and never crosses itself.
+thick_shell: the same from a whole voxel away, which closes wider gaps and holds together wires thinner than a voxel.
 alpha_wrap: CGAL's alpha wrap, through pymeshlab.
 fusion: depth images from all sides, fused; it thickens and fills what cannot be seen (`meshes.fusion`).
 
@@ -45,7 +45,8 @@ class FusionSettings(Settings):
     """Depth images and their grid, for fusion; the defaults are those of Occupancy Networks."""
 
     views: PositiveInt = 100
-    """Depth images, from directions on a Fibonacci sphere; far fewer leave corners of the grid unseen, and so solid."""
+    """Depth images, from directions on a Fibonacci sphere; with far fewer, more of the space beside the shape stays
+    unseen, and so solid."""
     image: int = Field(640, ge=16, le=4096)
     """Pixels along each edge of an image."""
     focal: PositiveFloat = 640.0
@@ -71,7 +72,8 @@ class WatertightSettings(Settings):
     """Whether open shells become thin walls (hollow), or what they enclose is filled too (solid)."""
     self_intersections: Literal["allow", "forbid"] = "allow"
     """forbid: no two faces of the result meet but in shared corners, by an exact test, neither in the raw file's
-    coordinates nor after scaling to float32; what has to be is undone: simplifying, then drawing back."""
+    coordinates nor after scaling to float32. Corners of crossing faces are nudged apart; where that does not help,
+    what has to be is undone: simplifying, then drawing back."""
     resolution: int = Field(256, ge=16, le=1024)
     """Voxels along the longest edge of the shape, for shell and thick_shell."""
     padding: int = Field(4, ge=4)
@@ -80,10 +82,10 @@ class WatertightSettings(Settings):
     """Distance of the shell from the surface, voxels; 0.5 is the least that seals a sheet. Gaps narrower than twice
     this are closed, and some of up to one voxel more, as the grid falls."""
     shrink: NonNegativeFloat | None = 0.25
-    """Distance to which the shell is drawn back, voxels; null leaves it at the offset."""
+    """Distance to which shell and thick_shell are drawn back, voxels; null leaves them at their offsets."""
     thick_offset: float = Field(1.0, ge=0.5, le=2)
-    """Distance of the thick shell from the surface, voxels."""
-    max_area: PositiveFloat = 20.0
+    """Distance of the thick shell from the surface, voxels, before it is drawn back as the shell is."""
+    max_area: PositiveFloat = 30.0
     """Largest area of shell and thick_shell, squared longest edges (a cube has 6): a cloud of loose faces has more."""
     alpha: PositiveFloat = 0.01
     """Alpha wrap: size of the openings that it does not enter, in diagonals of the bounding box."""
@@ -115,18 +117,20 @@ from pipeline.geometry.clean import (
     unwelded,
     without_degenerate_faces,
     without_duplicate_faces,
+    without_stray_faces,
     without_unused_vertices,
 )
 from pipeline.geometry.closest import Scene, without_zero_area
 from pipeline.geometry.measures import volume
 from pipeline.geometry.quality import self_intersections
-from pipeline.geometry.repair import simplified, welded
+from pipeline.geometry.repair import nudged, simplified, welded
 from pipeline.meshes.acceptance import Original
 from pipeline.meshes.fusion import fused
 from pipeline.meshes.interior import Enclosure
 from pipeline.meshes.keep import Closed, closed, kept, united
 from pipeline.meshes.shell import drawn_back, offset_shell, untangled
 
+NUDGE = 1e-4  # longest edges; how far a corner of crossing faces may go at once
 FINER = 8  # by how much less the surface may move in a second try to save faces without a crossing
 
 
@@ -160,13 +164,14 @@ def make_watertight(raw: Mesh, settings: WatertightSettings) -> Product:
 
 
 def _frame(raw: Mesh) -> tuple[np.ndarray, float]:
-    """Centre and longest edge of the box of the vertices that faces use."""
+    """Centre and longest edge of the box of the faces, those without an area left out where they would widen it."""
     if len(raw.faces) == 0:
         raise Rejected("the mesh has no faces")
-    low, high = without_unused_vertices(raw).bounds
-    extent = float((high - low).max())
-    if not np.isfinite(extent):
+    used = without_unused_vertices(raw)
+    if not np.isfinite(np.ptp(used.vertices, axis=0)).all():
         raise Rejected("the mesh has vertices that are not finite, or too far apart for numbers")
+    low, high = without_unused_vertices(without_stray_faces(used)).bounds
+    extent = float((high - low).max())
     if extent == 0:
         raise Rejected("all vertices are at one point: the shape has no extent")
     return low / 2 + high / 2, extent
@@ -241,7 +246,10 @@ def _candidates(link: Link, shape: _Shape, settings: WatertightSettings) -> Iter
     else:
         for surface, tolerances in _wraps(link, shape, settings):
             for tolerance in tolerances if settings.simplify else [None]:
-                yield simplified(surface, tolerance) if tolerance else surface
+                candidate = simplified(surface, tolerance) if tolerance else surface
+                yield candidate
+                if settings.self_intersections == "forbid":
+                    yield nudged(candidate, NUDGE)
 
 
 def _wraps(link: Link, shape: _Shape, settings: WatertightSettings) -> Iterator[tuple[Mesh, list[float | None]]]:
@@ -255,8 +263,10 @@ def _wraps(link: Link, shape: _Shape, settings: WatertightSettings) -> Iterator[
         yield fused(shape.mesh, settings.fusion), saving
     else:
         offset = settings.offset if link == "shell" else settings.thick_offset
-        shell = offset_shell(shape.mesh, settings.resolution, settings.padding, offset, shape.enclosure, settings.max_area)
-        if link == "shell" and settings.shrink is not None:
+        shell = offset_shell(
+            shape.mesh, settings.resolution, settings.padding, offset, shape.enclosure, settings.max_area
+        )
+        if settings.shrink is not None:
             drawn = drawn_back(shell, shape.scene, settings.resolution, offset, settings.shrink)
             yield drawn, saving[:1]
             yield untangled(drawn, shell), saving

@@ -69,6 +69,8 @@ MOST_COMPANIONS = 1000
 LONGEST_GLTF = 2**26  # bytes of the JSON part; buffers stand beside it
 SETTLED_NS = 2 * 10**9  # a folder changed within the last two seconds may change again within its time stamp's tick
 NOT_A_MESH = f"not a mesh format Isomill reads ({FORMAT_NAMES})"
+ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".tar", ".7z", ".rar")
+AN_ARCHIVE = "an archive; only shapes that stand unpacked in the folder are read"
 NOT_REGULAR = "a pipe, socket or device, not a regular file"
 
 Cache = dict[str, dict[str, Any]]
@@ -217,7 +219,7 @@ class _Walk:
         """Why a file is no shape, and the URIs of its companions; opened only where its name does not tell."""
         suffix = posixpath.splitext(place)[1].lower()
         if suffix not in ("", *MESHES):
-            return NOT_A_MESH, []
+            return (AN_ARCHIVE if suffix in ARCHIVES else NOT_A_MESH), []
         path = self.path(place)
         if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
             return "it cannot be read (permission denied)", []

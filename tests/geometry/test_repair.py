@@ -5,7 +5,7 @@ from pipeline.arrays import Mesh, Rejected
 from pipeline.geometry import clean, repair
 from pipeline.geometry.closest import distance
 from pipeline.geometry.measures import volume
-from pipeline.geometry.quality import component_count, is_watertight, nonmanifold_vertices
+from pipeline.geometry.quality import component_count, is_watertight, nonmanifold_vertices, self_intersections
 from tests import solids
 
 
@@ -52,3 +52,23 @@ def test_simplifying_an_open_mesh_is_refused():
     mesh = solids.box()
     with pytest.raises(Rejected, match="cannot be simplified"):
         repair.simplified(Mesh(mesh.vertices, mesh.faces[1:]), 1e-3)
+
+
+def test_nudging_unfolds_slivers_and_moves_nothing_else():
+    ball = solids.icosphere(0.5, subdivisions=3)
+    at, neighbour = 200, next(i for i in ball.faces[(ball.faces == 200).any(axis=1)][0] if i != 200)
+    vertices = ball.vertices.copy()
+    vertices[at] += 1.6 * (vertices[neighbour] - vertices[at]) + [1e-3, 2e-3, 0]  # pulled over its neighbour
+    folded = Mesh(vertices, ball.faces)
+    mended = repair.nudged(folded, 0.05)
+    assert self_intersections(folded) > 0
+    assert self_intersections(mended) == 0
+    low, high = mended.bounds
+    scaled = (mended.vertices - (low + (high - low) / 2)) / (high - low).max()
+    assert self_intersections(Mesh(scaled.astype(np.float32), mended.faces)) == 0
+    assert (np.abs(mended.vertices - vertices).max(axis=1) > 1e-6).sum() < 20
+
+
+def test_nudging_is_no_more_than_rounding_where_nothing_crosses():
+    mesh = solids.moved(solids.torus(), (3, 4, 5), 7)
+    np.testing.assert_allclose(repair.nudged(mesh, 1e-4).vertices, mesh.vertices, atol=1e-6)

@@ -4,7 +4,8 @@ import pytest
 from pipeline.arrays import Rejected
 from pipeline.geometry.inside import occupancy
 from pipeline.geometry.measures import volume
-from pipeline.geometry.quality import is_watertight
+from pipeline.geometry.quality import component_count, is_watertight
+from pipeline.meshes import fusion
 from pipeline.meshes.fusion import fused, view_rotations
 from pipeline.meshes.watertight import AcceptanceSettings, FusionSettings, WatertightSettings, make_watertight
 from tests import solids
@@ -74,6 +75,15 @@ def test_what_no_view_sees_is_solid_and_a_sheet_becomes_a_plate():
     plate = fused(sheet, SMALL)
     assert is_watertight(plate)
     assert 0 < volume(plate) < 6 * VOXEL
+
+
+def test_corners_of_the_grid_that_no_image_sees_are_free(monkeypatch):
+    few = SMALL.model_copy(update={"views": 12})
+    surface = fused(solids.box((1.0, 0.9, 1.0)), few)
+    assert np.abs(surface.vertices).max() < 0.5 + 5 * VOXEL
+    monkeypatch.setattr(fusion, "_free_corners", lambda *_: None)
+    ghosts = fused(solids.box((1.0, 0.9, 1.0)), few)
+    assert component_count(ghosts) > component_count(surface), "otherwise this test could not fail"
 
 
 def test_the_grid_does_not_have_to_be_a_multiple_of_a_block():

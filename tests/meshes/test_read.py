@@ -96,6 +96,13 @@ def test_unused_vertices_are_dropped_since_they_would_move_the_box():
     assert product.figures["repairs"] == ["vertices that no face uses: 2 dropped"]
 
 
+def test_faces_without_area_are_dropped_where_they_would_move_the_box():
+    product = read("v 1000 0 0\n" + SQUARE + "f 1 1 1\nf 2 3 4 5\nf 2 3 3\nf 1 2 3\n")
+    np.testing.assert_array_equal(product.value.bounds, [[0, 0, 0], [1, 1, 0]])
+    assert product.figures["repairs"] == ["faces without area beyond the surface: 2 dropped"]
+    assert product.figures["faces"] == 3
+
+
 def test_faces_of_two_corners_are_dropped_and_counted():
     product = read(SQUARE + "f 1 2\nf 1 2 3 4\n")
     assert product.figures["repairs"] == ["faces of fewer than three corners: 1 dropped"]
@@ -120,6 +127,7 @@ def test_faces_of_two_corners_are_dropped_and_counted():
         (SQUARE.replace("1 1 0", "inf 1 0") + "f 1 2 3\n", "NaN or infinite coordinates: 1"),
         (SQUARE + "f 1 2 2\n", "zero area"),
         ("v 1 1 1\nv 1 1 1\nv 1 1 1\nf 1 2 3\n", "no extent"),
+        (SQUARE + "f 1 2 3\nf\nf 1 3 4\n", "names no vertices"),
         (SQUARE + "f 1 2 3\nf 1", "ends inside a face"),
         (SQUARE + "f 1 2 3\nv 1 2", "ends inside a vertex"),
     ],
@@ -203,6 +211,7 @@ def test_an_off_that_cannot_be_read_says_why(text, reason):
         (files.ply(BOXES, "<").replace(b"face 36", b"face 9999999999"), "more than .* bytes"),
         (files.ply(BOXES).replace(b"property double z", b"property double w"), "no coordinate z"),
         (files.ply(BOXES).replace(b"vertex_indices", b"flags"), "no list of vertex indices"),
+        (files.ply(BOXES).replace(b"element face 36", b"element tristrips 36"), "triangle strips"),
         (files.ply(BOXES).replace(b"double x", b"\x00\x01 x"), "not understood"),
         (files.ply(BOXES).replace(b"ascii", b"utf8"), "not understood"),
         (files.ply(BOXES, list_types="uchar float").replace(b"3 0 1 3", b"3 0.5 1 3"), "not whole"),
@@ -302,6 +311,77 @@ def test_gltf_strips_and_fans_become_triangles_of_one_winding():
     assert len(read(files.glb(document, buffer), "shape.glb").value.faces) == 4
 
 
+def bent_gltf(document: dict, buffer: bytes, more: dict[str, tuple[np.ndarray, int, str]]) -> tuple[dict, bytes]:
+    """The document with more accessors: attribute name → values, component type, kind. "BIND" goes to the skin."""
+    for name, (values, component, kind) in more.items():
+        buffer = buffer.ljust(-(-len(buffer) // 4) * 4, b"\0")
+        view = {"buffer": 0, "byteOffset": len(buffer), "byteLength": values.nbytes}
+        document["bufferViews"].append(view)
+        accessor = {"bufferView": len(document["bufferViews"]) - 1, "componentType": component, "type": kind}
+        document["accessors"].append(accessor | {"count": len(values)})
+        buffer += values.tobytes()
+        at = len(document["accessors"]) - 1
+        if name == "BIND":
+            document["skins"][0]["inverseBindMatrices"] = at
+        else:
+            document["meshes"][0]["primitives"][0]["attributes"][name] = at
+    return document, buffer
+
+
+def skinned_boxes() -> tuple[dict, bytes]:
+    """Three boxes: the first eight vertices hang on a joint at x = 5, the others halfway on it and on one at x = 1."""
+    nodes = [
+        {"children": [1, 2, 3]},
+        {"mesh": 0, "skin": 0, "translation": [100, 100, 100]},  # of no meaning for a skin
+        {"translation": [5, 0, 0]},
+        {"translation": [1, 0, 0]},
+    ]
+    document, buffer = files.gltf_document(BOXES, nodes)
+    document["skins"] = [{"joints": [2, 3]}]
+    joints = np.tile(np.array([0, 1, 0, 0], "u1"), (24, 1))
+    weights = np.where(np.arange(24)[:, None] < 8, [1, 0, 0, 0], [0.5, 0.5, 0, 0]).astype("<f4")
+    bind = np.stack([np.eye(4), np.eye(4)]).astype("<f4")
+    bind[:, 3, 1] = -2  # column-major: the joints stood at y = 2 when the skin was bound
+    more = {"JOINTS_0": (joints, 5121, "VEC4"), "WEIGHTS_0": (weights, 5126, "VEC4"), "BIND": (bind, 5126, "MAT4")}
+    return bent_gltf(document, buffer, more)
+
+
+def test_a_gltf_skin_stands_where_its_joints_hold_it():
+    mesh = read(files.glb(*skinned_boxes()), "shape.glb").value
+    moved = np.where(np.arange(24)[:, None] < 8, [5, -2, 0], [3, -2, 0])
+    np.testing.assert_allclose(mesh.vertices, BOXES.vertices + moved, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda d: d["accessors"][2].update(count=23), "23 values for 24 vertices"),
+        (lambda d: d["skins"][0].update(joints=[2]), "damaged"),
+        (lambda d: d["skins"][0].update(joints=[2, 9]), "damaged"),
+        (lambda d: d["nodes"][0].update(children=[1, 2]), "damaged"),
+        (lambda d: d["meshes"][0]["primitives"][0]["attributes"].pop("JOINTS_0"), "hangs on no joint"),
+        (lambda d: d["accessors"][3].update(byteOffset=10**9), "beyond its buffer"),
+    ],
+)
+def test_a_gltf_skin_that_contradicts_itself_says_why(spoil, reason):
+    document, buffer = skinned_boxes()
+    spoil(document)
+    with pytest.raises(Rejected, match=reason):
+        read(files.glb(document, buffer), "shape.glb")
+
+
+def test_gltf_morph_targets_are_applied_by_the_weights_in_the_file():
+    document, buffer = files.gltf_document(BOXES)
+    shift = np.tile(np.array([0, 8, 0], "<f4"), (24, 1))
+    document, buffer = bent_gltf(document, buffer, {"SHIFT": (shift, 5126, "VEC3")})
+    primitive = document["meshes"][0]["primitives"][0]
+    primitive["targets"] = [{"POSITION": primitive["attributes"].pop("SHIFT")}]
+    assert read(files.glb(document, buffer), "shape.glb").value.vertices == pytest.approx(BOXES.vertices, abs=1e-6)
+    document["meshes"][0]["weights"] = [0.25]
+    moved = read(files.glb(document, buffer), "shape.glb").value
+    np.testing.assert_allclose(moved.vertices, BOXES.vertices + np.array([0, 2, 0]), atol=1e-6)
+
+
 def spoiled_gltf(spoil) -> bytes:
     document, buffer = files.gltf_document(BOXES, [{"mesh": 0, "children": [1]}, {"mesh": 0}])
     spoil(document)
@@ -324,6 +404,7 @@ def spoiled_gltf(spoil) -> bytes:
         (lambda d: d["nodes"][1].update(mesh="x"), "damaged"),
         (lambda d: d.update(extensionsRequired=["KHR_draco_mesh_compression"]), "compressed"),
         (lambda d: d.update(meshes=[]), "damaged"),
+        (lambda d: d["nodes"][0].update(extensions={"EXT_mesh_gpu_instancing": {}}), "in many places"),
     ],
 )
 def test_a_gltf_that_contradicts_itself_says_why(spoil, reason):

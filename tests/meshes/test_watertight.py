@@ -144,13 +144,14 @@ def test_three_boxes_are_wrapped_in_place_point_by_point(link):
     np.testing.assert_array_equal(occupancy(product.value, POINTS)[clear], sdf[clear] < 0)
 
 
-def test_the_shell_lies_a_quarter_of_a_voxel_outside_and_the_thick_one_a_whole_one():
+def test_shells_lie_a_quarter_of_a_voxel_outside_and_where_they_are_not_drawn_back_at_their_offsets():
     raw, voxel = solids.icosphere(0.5, subdivisions=4), 1 / 64
-    shell = make_watertight(raw, settings("shell", simplify=None)).value
-    thick = make_watertight(raw, settings("thick_shell", simplify=None)).value
-    np.testing.assert_allclose(distance(raw, shell.vertices), 0.25 * voxel, rtol=1e-3)
+    for link in ("shell", "thick_shell"):
+        drawn = make_watertight(raw, settings(link, simplify=None)).value
+        np.testing.assert_allclose(distance(raw, drawn.vertices), 0.25 * voxel, rtol=1e-3)
+        assert (signed_distance(raw, drawn.vertices) > 0).all()
+    thick = make_watertight(raw, settings("thick_shell", simplify=None, shrink=None)).value
     np.testing.assert_allclose(distance(raw, thick.vertices), voxel, rtol=0.1)
-    assert (signed_distance(raw, shell.vertices) > 0).all()
 
 
 def test_the_shell_of_a_sphere_is_centred():
@@ -294,7 +295,7 @@ def test_a_result_that_loses_surface_is_refused():
 
 def test_a_result_that_adds_surface_is_refused():
     with pytest.raises(Rejected, match="thick_shell: surface was added"):
-        make_watertight(BOX, settings("thick_shell", acceptance=AcceptanceSettings(max_added=0.002)))
+        make_watertight(BOX, settings("thick_shell", shrink=None, acceptance=AcceptanceSettings(max_added=0.002)))
 
 
 @pytest.mark.parametrize(

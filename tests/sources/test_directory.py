@@ -51,9 +51,15 @@ def test_all_formats_in_any_case_are_shapes_and_texts_are_none(tmp_path):
 
 
 def test_other_files_are_refused_by_name(tmp_path):
-    put(tmp_path, "a.zip", "b.3MF", "c.dae", "d.obj.bak", content=b"noise")
+    put(tmp_path, "b.3MF", "c.dae", "d.obj.bak", content=b"noise")
     assert set(listed(tmp_path).values()) == {"not a mesh format Isomill reads (OBJ, OFF, PLY, STL, GLB, GLTF)"}
+    assert len(listed(tmp_path)) == 3
+
+
+def test_archives_are_refused_as_what_they_are(tmp_path):
+    put(tmp_path, "a.zip", "b.tar.gz", "c.stl.ZIP", "d.7z", content=b"noise")
     assert len(listed(tmp_path)) == 4
+    assert set(listed(tmp_path).values()) == {"an archive; only shapes that stand unpacked in the folder are read"}
 
 
 @pytest.mark.parametrize(
