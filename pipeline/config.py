@@ -28,7 +28,7 @@ from pipeline.models import registry
 from pipeline.overlays import ConfigError, merge, read_yaml
 from pipeline.settings import Settings, module_head
 from pipeline.sources.taxonomy import quoted_hint, synset_of
-from pipeline.stages import STAGES
+from pipeline.stages import PREPARED, STAGES
 
 ROOT = Path(__file__).parent.parent
 PRESETS = ROOT / "resources" / "presets"
@@ -249,12 +249,14 @@ def experiment_class(method: str) -> type[Settings]:
     """The class of an experiment's block for one method."""
     head = registry.head(method)
     weights = (WeightsConfig | None, Field(None, description="Published weights in place of training."))
+    # A model that builds on another cannot be made from a file of its own weights alone.
+    alone = head.DECLARATION.trains == "gradient" and head.DECLARATION.parent is None
     return create_model(
         f"{method}_experiment",
         __base__=Settings,
         __doc__=(head.__doc__ or "").strip().split("\n")[0],
         **_parent_field(head),
-        **({"weights": weights} if head.DECLARATION.trains == "gradient" else {}),
+        **({"weights": weights} if alone else {}),
         name=(str, Field(description="Name of the experiment: its row in every table and its folder.")),
         method=(Literal[method], Field(description="File of the model in pipeline/models.")),
         model=(head.ModelSettings, Field(default_factory=head.ModelSettings, description="Network, data and loss.")),
@@ -339,6 +341,7 @@ def load_study(config: Mapping[str, Any]) -> tuple[Study, tuple[Settings, ...]]:
     _check_categories(study, "stages.make_watertight.interior_of", study.stages.make_watertight.interior_of)
     experiments = _experiments(study)
     _check_parents(experiments)
+    _check_stages(study, experiments)
     return study, experiments
 
 
@@ -398,6 +401,19 @@ def _check_parents(experiments: tuple[Settings, ...]) -> None:
             raise ConfigError(f"experiment {child.name}: its parent {name} does not suit it: {fault}")
 
 
+def _check_stages(study: Study, experiments: tuple[Settings, ...]) -> None:
+    """The data stages give what every experiment asks of them; a prepared set holds what it holds."""
+    if study.source.kind == "prepared":
+        return
+    faults = []
+    for experiment in experiments:
+        check = getattr(registry.head(experiment.method), "check_stages", lambda settings, inference, stages: None)
+        if fault := check(experiment.model, experiment.inference, study.stages):
+            faults.append(f"experiment {experiment.name}: {fault}")
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
 def _experiments(study: Study) -> tuple[Settings, ...]:
     blocks, path = study.experiments, "experiments"
     if not blocks and study.source.kind == "demo":
@@ -411,8 +427,11 @@ def _experiments(study: Study) -> tuple[Settings, ...]:
         raise ConfigError(f"{path}: the name {twice[0]!r} is used twice; every experiment needs its own")
     if MEAN_SHAPE in names:
         raise ConfigError(f"{path}: {MEAN_SHAPE!r} is in every table already; give the block another name")
-    # Prepared sets hold grids of 32^3 cells and nothing to make finer ones of.
-    grid = {"model": {"resolution": 32}} if study.source.kind == "prepared" else {}
+    layout = study.source.layout if study.source.kind == "prepared" else None
+    if layout and "voxelize" not in PREPARED[layout]:
+        return tuple(experiments)  # there is nothing to take a mean of
+    # Sets of Occupancy Networks hold grids of 32^3 cells and nothing to make finer ones of.
+    grid = {"model": {"resolution": 32}} if layout == "onet" else {}
     mean = experiment_class("mean_shape")(name=MEAN_SHAPE, method="mean_shape", extraction=_MEAN_EXTRACTION, **grid)
     return (*experiments, mean)
 
@@ -455,6 +474,12 @@ def _experiment(block: Mapping[str, Any], path: str) -> Settings:
         raise ConfigError(f"{path}: name a preset, or a method: {', '.join(methods)}")
     if method not in methods:
         raise ConfigError(f"{path}.method: {method!r} is not one of {', '.join(methods)}{_nearest(method, methods)}")
+    parent = registry.head(method).DECLARATION.parent
+    if "weights" in block and parent:
+        raise ConfigError(
+            f"{path}.weights: {method} builds on a trained {parent}, so weights of its own are not enough; give "
+            f"`weights` to the {parent} experiment and train this one"
+        )
     return _checked(experiment_class(method), block, path)
 
 

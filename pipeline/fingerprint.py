@@ -18,7 +18,16 @@ PACKAGE = Path(__file__).parent
 # They read, write, count and report; none of them touches a number that a stage returns.
 NEUTRAL = frozenset(
     f"pipeline.{name}"
-    for name in ("settings", "files", "store", "ledger", "progress", "fingerprint", "models.declaration")
+    for name in (
+        "settings",
+        "files",
+        "store",
+        "ledger",
+        "progress",
+        "fingerprint",
+        "models.declaration",
+        "models.stage_checks",
+    )
 )
 
 
@@ -64,18 +73,6 @@ def imported_modules(module: str) -> tuple[str, ...]:
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
             names.add(node.module or "")
     return tuple(sorted(name for name in names if name.startswith("pipeline.") and _file(name)))
-
-
-@functools.cache
-def imported_libraries(module: str) -> frozenset[str]:
-    """The top-level names of everything else that a module imports."""
-    names: set[str] = set()
-    for node in ast.walk(_tree(module)):
-        if isinstance(node, ast.Import):
-            names.update(alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            names.add((node.module or "").split(".")[0])
-    return frozenset(names - {"pipeline", "__future__"})
 
 
 @functools.cache

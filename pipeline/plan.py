@@ -25,6 +25,7 @@ from pipeline.sources.taxonomy import synset_of
 
 LOCK = ROOT / "envs" / "requirements.lock"
 ENCODING = "pipeline.encoding"  # decides the bytes of every product
+QUICK_STAGES = {"sample_surface", "sample_volume", "voxelize"}
 EVALUATION_STAGES = ("scale_to_off", "sample_surface", "sample_volume")
 TRAINING_LIBRARIES = ("numpy", "torch", "torchdiffeq", "lightning-fabric")
 PLAIN_MODULES = {
@@ -83,7 +84,8 @@ class Plan:
     @property
     def prepared(self) -> dict[str, stages.Stage] | None:
         """The data stages of a prepared set, which read its files; None where shapes start as meshes."""
-        return stages.PREPARED if self.study.source.kind == "prepared" else None
+        source = self.study.source
+        return stages.PREPARED[source.layout] if source.kind == "prepared" else None
 
     @property
     def categories(self) -> list[str]:
@@ -178,10 +180,29 @@ class Plan:
     def upstream(self, instance: str) -> dict[str, str]:
         """Argument name → instance that a data stage reads; none for those that read raw files."""
         if self.prepared is not None:
-            if instance.split("/")[0] not in self.prepared:
-                raise ConfigError(f"{instance} is made of meshes, which a prepared set has not")
+            self._require_given(instance, self.prepared)
             return {}
         return stages.upstream(instance, self.stage_settings(instance))
+
+    def _require_given(self, instance: str, given: dict[str, stages.Stage]) -> None:
+        """Raises ConfigError where the prepared set cannot give an instance."""
+        stage, _, variant = instance.partition("/")
+        coarse = (stage, self.study.source.layout) != ("voxelize", "imnet") or stages.IMNET_VOXELS % int(variant) == 0
+        if stage in given and coarse:
+            return
+        asking = [
+            name
+            for name in self.experiments
+            if instance in (*self.training_instances(name), *self.observation_instances(name))
+        ]
+        whose = f", which {', '.join(asking)} asks for," if asking else ""
+        if stage in given:
+            size = stages.IMNET_VOXELS
+            raise ConfigError(f"{instance}{whose} cannot be made of the {size}^3 voxels of IM-NET's files; use {size}")
+        raise ConfigError(
+            f"{instance}{whose} is made of meshes, which a prepared set has not; one of the layout "
+            f"{self.study.source.layout} gives {', '.join(given)}"
+        )
 
     def with_upstream(self, instances: list[str]) -> list[str]:
         """Instances and everything they stand on, in the order of the data's path."""
@@ -196,14 +217,21 @@ class Plan:
     def _expand(self, names: tuple[str, ...]) -> list[str]:
         """Instances of stage names: every sigma; signed distances bring their points."""
         found: list[str] = []
+        if self._samples_in_one and "compute_sdf" in names:
+            names = tuple(name for name in names if name not in ("sample_boundary", "sample_volume"))
         for name in names:
             if name == "sample_boundary":
                 found += [f"{name}/{sigma:g}" for sigma in self.study.stages.sample_boundary.sigmas]
-            elif name == "compute_sdf":
+            elif name == "compute_sdf" and not self._samples_in_one:
                 found += [stages.point_set_instance(s) for s in self.stage_settings(name)["of"]] + [name]
             else:
                 found.append(name)
         return list(dict.fromkeys(found))
+
+    @property
+    def _samples_in_one(self) -> bool:
+        """Signed distances come with their points, as DeepSDF's files have them, not for points of other stages."""
+        return self.prepared is not None and "compute_sdf" in self.prepared
 
     def training_instances(self, experiment: str) -> list[str]:
         """Data stages whose arrays the training of an experiment reads."""
@@ -235,16 +263,20 @@ class Plan:
     @property
     def quick(self) -> list[str]:
         """Experiments whose fields `quick_eval` asks directly, without meshes."""
-        return [
-            name
-            for name in self.trained_or_fetched
-            if self.declaration(name).trains == "gradient" and self.declaration(name).quantity != "surface"
-        ]
+        if self.prepared is not None and not self.prepared.keys() >= QUICK_STAGES:
+            return []  # the set has nothing to ask the fields about
+        return [name for name in self.trained_or_fetched if self._answers_quickly(self.declaration(name))]
+
+    @staticmethod
+    def _answers_quickly(declaration: Declaration) -> bool:
+        """A generator that observes nothing of a given shape has no field of that shape."""
+        draws_only = declaration.generates and not declaration.observation_stages
+        return declaration.trains == "gradient" and declaration.quantity != "surface" and not draws_only
 
     def quick_instances(self, experiment: str) -> list[str]:
         """Data stages that the quick evaluation of an experiment reads."""
-        instances = [] if self.declaration(experiment).generates else self.observation_instances(experiment)
-        return list(dict.fromkeys([*instances, "sample_surface", "sample_volume", "voxelize/32"]))
+        instances = [*self.observation_instances(experiment), "sample_surface", "sample_volume", "voxelize/32"]
+        return list(dict.fromkeys(instances))
 
     @property
     def generators(self) -> list[str]:
@@ -298,6 +330,9 @@ class Plan:
         """The slice of the configuration that one instance reads."""
         stage, _, variant = instance.partition("/")
         block = getattr(self.study.stages, stage).model_dump(mode="json")
+        if stage == "compute_sdf" and self._samples_in_one:
+            near = self.study.stages.sample_boundary
+            return {"count": self.study.stages.sample_volume.count + len(near.sigmas) * near.count}
         if stage == "sample_boundary":
             block["sigma"] = float(variant)
             del block["sigmas"]
@@ -372,6 +407,8 @@ class Plan:
         if self.study.source.kind == "demo":
             study["demo"] = self.source["demo"]
         experiments = [e.model_dump(mode="json", exclude={"runtime"}) for e in self.experiments.values()]
+        for weights in (e["weights"] for e in experiments if e.get("weights")):
+            weights["url"] = weights["url"] and shown_url(weights["url"])
         return {**study, "experiments": experiments}
 
     def _data_work(self, instance: str) -> dict[str, Any]:
@@ -425,13 +462,13 @@ class Plan:
             settings = {"sampling": block["sampling"]}
             return self._record(name, ["pipeline.evaluation.generators"], settings, EVALUATION_LIBRARIES, True, stage)
         if stage == "evaluate_fields":
-            settings.pop("extraction")
+            settings["extraction"] = self._extraction(name, "checkpoint", "batch_shapes", "batch_points")
             record = self._record(name, [*modules, *QUICK_MODULES], settings, GENERATION_LIBRARIES, True, stage)
             return {**record, "reads": self.quick_instances(name)}
         modules.append("pipeline.reconstruction.shapes")
         reads = {"reads": self.observation_instances(name)}
         if stage == "encode_shapes":
-            settings.pop("extraction")
+            settings["extraction"] = self._extraction(name, "checkpoint", "batch_shapes")
             return {**self._record(name, modules, settings, GENERATION_LIBRARIES, True, stage), **reads}
         return {
             **self._record(name, modules, settings, GENERATION_LIBRARIES, True, stage),
@@ -446,10 +483,16 @@ class Plan:
         """Method and settings of a model, and the same of the one that it builds on."""
         block = self.blocks[name].model_dump(mode="json")
         parent = self.parent(name)
-        inner = {"parent": self._model_settings(parent)} if parent else {}
+        # A child starts from the weights that its parent's own row in the tables is made with.
+        inner = {"parent": {**self._model_settings(parent), **self._extraction(parent, "checkpoint")}} if parent else {}
         start = self.declaration(name).starts_from
         given = {"starts_from": _digest_of_file(name, start)} if start else {}
         return {"method": block["method"], "model": block["model"], **inner, **given}
+
+    def _extraction(self, name: str, *keys: str) -> dict[str, Any]:
+        """The settings of an experiment's extraction that also decide what is made without it."""
+        block = self.blocks[name].extraction.model_dump(mode="json")
+        return {key: block[key] for key in keys}
 
     def _record(
         self, name: str, modules: list[str], settings: dict, libraries: tuple, random: bool = False, stage: str = ""

@@ -66,10 +66,29 @@ _TABLE = (
 )
 STAGES = {stage.name: stage for stage in _TABLE}
 
-# The stages of a prepared set (`pipeline.sources.prepared`) read what others made: same names, settings and arrays.
+
+def _read(name: str, layout: str, **changes: Any) -> Stage:
+    """A data stage as a layout gives it."""
+    stage = replace(STAGES[name], libraries=("numpy", "pillow"), random=False)
+    return replace(stage, module="pipeline.exchange." + READERS[layout], **changes)
+
+
+# The stages of a prepared set (`pipeline.sources.prepared`) read what others made: same names and, but for
+# DeepSDF's samples, the same settings and arrays. By layout; those marked random choose among what there is.
+IMNET_VOXELS = 64  # along an edge of the only grid in IM-NET's files; coarser ones are made of it
+READERS = {"onet": "prepared", "imnet": "prepared_imnet", "deepsdf": "prepared_deepsdf"}
 PREPARED = {
-    name: replace(STAGES[name], module="pipeline.exchange.prepared", libraries=("numpy", "pillow"), random=False)
-    for name in ("sample_surface", "sample_volume", "voxelize", "render_views")
+    "onet": {name: _read(name, "onet") for name in ("sample_surface", "sample_volume", "voxelize", "render_views")},
+    "imnet": {
+        "sample_surface": _read("sample_surface", "imnet", random=True),
+        "sample_volume": _read("sample_volume", "imnet", random=True),
+        "voxelize": _read("voxelize", "imnet"),
+        "render_views": _read("render_views", "imnet"),
+    },
+    "deepsdf": {
+        "sample_surface": _read("sample_surface", "deepsdf", random=True),
+        "compute_sdf": _read("compute_sdf", "deepsdf", random=True, settings="SampleSettings"),
+    },
 }
 
 

@@ -202,9 +202,176 @@ WRONG = {
 }
 
 
+WRONG |= {
+    f"experiments.0.weights: {method} builds on a trained {parent}, so weights of its own are not enough; give "
+    f"`weights` to the {parent} experiment and train this one": experiment(
+        method=method, parent="other", weights={"path": "model.pt"}
+    )
+    for method, parent in (
+        ("imnet_gan", "imnet"),
+        ("imnet_svr", "imnet"),
+        ("nmf_svr", "nmf"),
+        ("neuralpull_image", "onet"),
+        ("deepsdf_completion", "deepsdf"),
+    )
+}
+
+
 @pytest.mark.parametrize("expected", WRONG)
 def test_a_wrong_value_is_told_with_its_key_what_was_received_and_what_is_allowed(expected):
     assert mistakes(WRONG[expected]) == [expected]
+
+
+# --- what an experiment asks of the data stages
+
+PARENTS = {
+    "imnet": {"name": "imnet", "method": "imnet"},
+    "nmf": {"name": "nmf", "method": "nmf", "model": {"observation": {"points": 300}}},
+    "onet": {"name": "onet", "method": "onet", "model": {"observation": {"kind": "view"}}},
+    "deepsdf": {"name": "deepsdf", "method": "deepsdf"},
+}
+
+
+def child(parent: str, **keys) -> dict:
+    """A study of an experiment and the one it builds on."""
+    return {"experiments": [{"name": "mine", "parent": parent, **keys}, PARENTS[parent]]}
+
+
+def too_few(points: int, count: int, key: str = "model.observation.points") -> str:
+    return (
+        f"{key} is {points}, but stages.sample_surface.count is {count}, so points would be seen twice; observe fewer "
+        "or sample more"
+    )
+
+
+def no_view(key: str, view: int = 30, views: int = 24) -> str:
+    return (
+        f"{key} is {view}, but stages.render_views.views is {views}, which are numbered 0 to {views - 1}; choose one "
+        "of these or render more"
+    )
+
+
+SPARSE = stage("sample_surface", count=1000)
+SEES_POINTS = ("onet", "convonet", "ifnet", "airnet", "neuralpull", "nmf", "poisson", "ball_pivoting", "alpha_shape")
+CONTRADICTIONS = {
+    **{
+        f"more points observed than sampled ({method})": (
+            merge(experiment(method=method, model={"observation": {"points": 1001}}), SPARSE),
+            too_few(1001, 1000),
+        )
+        for method in SEES_POINTS
+    },
+    "more points trained on than sampled": (
+        merge(child("onet", method="neuralpull_image"), SPARSE),
+        too_few(20_000, 1000, "model.points"),
+    ),
+    "a view of ONet that is not rendered": (
+        experiment(model={"observation": {"kind": "view", "view": 30}}),
+        no_view("model.observation.view"),
+    ),
+    "a view that fewer views leave out": (
+        merge(experiment(model={"observation": {"kind": "view", "view": 6}}), stage("render_views", views=6)),
+        no_view("model.observation.view", 6, 6),
+    ),
+    "a view of IM-SVR": (child("imnet", method="imnet_svr", model={"view": 30}), no_view("model.view")),
+    "a view of NMF": (child("nmf", method="nmf_svr", model={"view": 30}), no_view("model.view")),
+    "a view of Neural-Pull": (
+        child("onet", method="neuralpull_image", inference={"view": 30}),
+        no_view("inference.view"),
+    ),
+    "a depth view": (
+        merge(child("deepsdf", method="deepsdf_completion", model={"view": 30}), stage("render_views", depth=True)),
+        no_view("model.view"),
+    ),
+    "no depths": (
+        child("deepsdf", method="deepsdf_completion"),
+        "completion observes depths; set stages.render_views.depth: true",
+    ),
+    "a sigma to train on": (
+        experiment(method="deepsdf", model={"sigmas": [0.3]}),
+        "model.sigmas names 0.3, which is not among stages.sample_boundary.sigmas: 0.1, 0.01",
+    ),
+    "a sigma to observe": (
+        experiment(method="deepsdf", inference={"sigmas": [0.1, 0.3]}),
+        "inference.sigmas names 0.3, which is not among stages.sample_boundary.sigmas: 0.1, 0.01",
+    ),
+    "a sigma without distances": (
+        merge(
+            experiment(method="deepsdf", model={"sigmas": [0.1]}),
+            stage("compute_sdf", of=["volume", "boundary-0.01"]),
+        ),
+        "model.sigmas names 0.1, but stages.compute_sdf.of leaves out boundary-0.1; add it",
+    ),
+    "no distances in the volume": (
+        merge(experiment(method="deepsdf"), stage("compute_sdf", of=["boundary-0.1", "boundary-0.01"])),
+        "it takes samples of the volume too, which stages.compute_sdf.of leaves out; add volume",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_what_the_data_stages_do_not_give_is_told_before_anything_runs(name):
+    overlay, expected = CONTRADICTIONS[name]
+    assert mistakes(overlay) == [f"experiment mine: {expected}"]
+
+
+def test_what_several_experiments_lack_is_told_at_once():
+    lines = mistakes(
+        merge(
+            stage("sample_surface", count=200),
+            {"experiments": [{"name": "a", "preset": "poisson"}, {"name": "b", "method": "onet"}]},
+        )
+    )
+    assert lines == [f"experiment {name}: {too_few(300, 200)}" for name in "ab"]
+
+
+def test_what_is_observed_just_once_is_enough():
+    wanted = [
+        {"name": "cloud", "method": "onet", "model": {"observation": {"points": 1000}}},
+        {"name": "view", "method": "onet", "model": {"observation": {"kind": "view", "view": 5}}},
+        {"name": "voxels", "method": "onet", "model": {"observation": {"kind": "voxels"}}},
+        {"name": "deepsdf", "method": "deepsdf", "model": {"sigmas": [0.01]}},
+        {
+            "name": "all-views",
+            "method": "neuralpull_image",
+            "parent": "view",
+            "model": {"points": 1000},
+            "inference": {"view": "best"},
+        },
+        {"name": "last-view", "method": "imnet_svr", "parent": "imnet"},
+        PARENTS["imnet"],
+    ]
+    overlays = (SPARSE, stage("render_views", views=6), stage("compute_sdf", of=["volume", "boundary-0.01"]))
+    load_study(default({"experiments": wanted}, *overlays))
+
+
+def test_files_of_a_prepared_set_are_not_asked_for_what_stages_would_make():
+    prepared = {"source": {"kind": "prepared", "path": "set", "categories": ["chair"]}}
+    load_study(default(prepared, experiment(), stage("sample_surface", count=9)))
+
+
+# --- categories
+
+
+def reads(*rows: tuple[str, str]) -> dict:
+    listed = [{"category": category, "interior": interior} for category, interior in rows]
+    return stage("make_watertight", interior_of=listed)
+
+
+def test_readings_of_categories_name_each_once_and_as_the_source_does():
+    path = "stages.make_watertight.interior_of"
+    (line,) = mistakes(reads(("chiar", "solid")))
+    assert line.startswith(f"{path}: 'chiar' is no ShapeNet category; did you mean chair")
+    assert mistakes(reads(("chair", "solid"), ("03001627", "hollow"))) == [f"{path}: '03001627' stands twice"]
+    assert mistakes(reads(("chair", "full"))) == [
+        f"{path}.0.interior: input should be 'hollow' or 'solid', received 'full'"
+    ]
+    unknown = merge(reads(("chair", "solid")), directory(categories=["cups", "pans"]))
+    assert mistakes(unknown) == [f"{path}: 'chair' is no category of the source; those are cups, pans"]
+    load_study(default(reads(("pans", "solid")), directory(categories=["cups", "pans"])))
+
+
+# --- all of them
 
 
 def test_all_mistakes_are_told_at_once():
@@ -423,9 +590,8 @@ def test_nothing_of_the_demo_is_left_under_an_overlay(name):
     assert "demo" not in everything(config) and everything(config)["source"]["kind"] != "demo"
     plan = Plan(*load_study(config))
     assert "make_demo_archive" not in plan.works()
-    assert {n: plan.fingerprint(n) for n in plan.works()} == {
-        n: Plan(*load_study(without_demo)).fingerprint(n) for n in plan.works()
-    }
+    bare = Plan(*load_study(without_demo))
+    assert {n: plan.fingerprint(n) for n in plan.works()} == {n: bare.fingerprint(n) for n in bare.works()}
 
 
 # --- the default file

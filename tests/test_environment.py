@@ -14,8 +14,9 @@ import pytest
 
 from pipeline import stages
 from pipeline.config import ROOT
-from pipeline.fingerprint import imported_libraries, imported_modules
+from pipeline.fingerprint import imported_modules
 from pipeline.models.registry import available_models
+from tests.libraries import imported_libraries
 
 LOCK = ROOT / "envs" / "requirements.lock"
 OPTIONAL = {"wandb", "comet-ml"}  # services that a user may ask for, and installs then

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import fingerprint, plan, stages
-from pipeline.fingerprint import closure, imported_libraries, imported_modules, key_of, serialise
+from pipeline.fingerprint import closure, imported_modules, key_of, serialise
 from pipeline.models.registry import available_models
+from tests.libraries import imported_libraries
 
 PACKAGE = Path(fingerprint.__file__).parent
 

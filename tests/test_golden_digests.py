@@ -109,6 +109,6 @@ def test_the_evaluation_of_the_stored_samples_is_the_same_as_ever(products):
     mesh = encoding.decode(products["scale_to_off"], "off").value
     surface, volume = (encoding.decode(products[s], "arrays").value for s in ("sample_surface", "sample_volume"))
     settings = EvaluationSettings(samples=500)
-    row = evaluate_mesh(mesh, surface, volume, settings, np.random.default_rng(0), mesh).value["profiles"]["onet"]
+    row = evaluate_mesh(mesh, surface, settings, np.random.default_rng(0), volume, mesh).value["profiles"]["onet"]
     assert row["iou"] == 1.0
     assert row["chamfer_l1"] == pytest.approx(CHAMFER_L1, abs=1e-9)

@@ -159,7 +159,7 @@ def test_all_paths_are_relative_and_distinct_below_the_folder_of_the_study():
 def test_the_folder_of_the_listing_is_named_after_what_decides_it(base):
     for overlay in ({"demo": {"shapes": 30}}, {"shards": {"per_category": 2}}, {"shards": {"test": 2}}):
         assert plan_of(overlay).listing != base.listing
-    for overlay in ({"seed": 5}, stage("sample_surface", count=3), {"demo": {"experiments": [POISSON]}}):
+    for overlay in ({"seed": 5}, stage("sample_surface", count=3000), {"demo": {"experiments": [POISSON]}}):
         assert plan_of(overlay).listing == base.listing
 
 
@@ -181,11 +181,25 @@ def _planned(path, overlay: dict, rows: str) -> Plan:
     return plan
 
 
+AE = {"name": "ae", "method": "imnet"}
+GAN = {"name": "gan", "method": "imnet_gan", "parent": "ae"}
+UNCONDITIONAL = {"observation": {"kind": "nothing"}, "latent": 8, "decoder": "simple"}
+
+
+def test_quick_evaluation_leaves_out_generators_that_observe_nothing_of_a_shape():
+    """IM-GAN's field is that of a new shape; the unconditional ONet infers a latent from labelled points."""
+    plan = plan_of({"experiments": [AE, GAN, {**ONET, "name": "new", "model": UNCONDITIONAL}]})
+    assert plan.generators == ["gan", "new"]
+    assert plan.quick == ["ae", "new"] and "evaluate_fields/gan" not in plan.works()
+    assert "sample_volume" in plan.quick_instances("new")
+
+
 # --- what an edit touches
 
 ANSWERED_BY_DEEPSDF = {f"{stage}/deepsdf" for stage in ("generate_meshes", "encode_shapes", "evaluate_fields")}
 DEEPSDF_ALL = {"train_model/deepsdf"} | ANSWERED_BY_DEEPSDF
-ONET_ALL = {f"{stage}/onet" for stage in ("train_model", "generate_meshes", "encode_shapes", "evaluate_fields")}
+ANSWERED_BY_ONET = {f"{stage}/onet" for stage in ("generate_meshes", "encode_shapes", "evaluate_fields")}
+ONET_ALL = {"train_model/onet"} | ANSWERED_BY_ONET
 
 EDITS = {
     "seed": (
@@ -208,7 +222,7 @@ EDITS = {
     "voxels of watertight": (stage("make_watertight", resolution=64), {"make_watertight"} | REPORT),
     "acceptance": (stage("make_watertight", acceptance={"samples": 9}), {"make_watertight"} | REPORT),
     "box": (stage("scale_to_off", box="raw"), {"scale_to_off"} | REPORT),
-    "points on the surface": (stage("sample_surface", count=9), {"sample_surface"} | REPORT),
+    "points on the surface": (stage("sample_surface", count=900), {"sample_surface"} | REPORT),
     "stored normals": (stage("sample_surface", storage={"normals": "oct16"}), {"sample_surface"} | REPORT),
     "one sigma": (
         stage("sample_boundary", sigmas=[0.1, 0.02]),
@@ -235,6 +249,8 @@ EDITS = {
     "steps": (experiment(DEEPSDF, training={"steps": 9}), {"train_model/deepsdf"} | REPORT),
     "inference": (experiment(DEEPSDF, inference={"iterations": 9}), ANSWERED_BY_DEEPSDF | REPORT),
     "extraction": (experiment(ONET, extraction={"depth": 1}), {"generate_meshes/onet"} | REPORT),
+    "which weights": (experiment(ONET, extraction={"checkpoint": "last"}), ANSWERED_BY_ONET | REPORT),
+    "shapes together": (experiment(ONET, extraction={"batch_shapes": 4}), ANSWERED_BY_ONET | REPORT),
     "device": (experiment(ONET, runtime={"device": "cpu"}), set()),
     "checkpoints": (experiment(DEEPSDF, runtime={"checkpoint_minutes": 1, "tensorboard": False}), set()),
     "points of the evaluation": ({"evaluation": {"samples": 9}}, {"evaluate_meshes", "summarise"} | REPORT),
@@ -275,6 +291,16 @@ def test_a_settings_file_of_equal_name_has_equal_content(base, name):
             assert one["seed"] == other["seed"] or not one["random"]
 
 
+@pytest.mark.parametrize("key", ["checkpoint", "resolution"])
+def test_a_child_follows_the_weights_of_its_parent_and_not_how_its_meshes_are_taken(key):
+    value = {"checkpoint": "last", "resolution": 16}[key]
+    one, other = (plan_of({"experiments": [block, GAN]}) for block in (AE, {**AE, "extraction": {key: value}}))
+    touched = {name for name in changed(one, other) if name.endswith("/gan")}
+    childs = {f"{stage}/gan" for stage in ("train_model", "sample_shapes")}
+    assert touched == (childs if key == "checkpoint" else set())
+    assert other.work("train_model/gan")["settings"]["parent"]["checkpoint"] == {"checkpoint": "last"}.get(key, "best")
+
+
 def test_experiments_that_differ_by_name_alone_share_everything():
     plan = plan_of({"experiments": [ONET, {**ONET, "name": "again"}]})
     for stage_name in ("train_model", "generate_meshes"):
@@ -307,6 +333,44 @@ def test_the_weights_that_a_training_starts_from_decide_by_their_content(tmp_pat
     fingerprints(before)
     file.write_bytes(b"other")
     assert {"train_model/onet", "generate_meshes/onet"} <= changed(before, plan_of({"experiments": [image]}))
+
+
+def test_the_reading_of_a_category_reaches_its_stage_and_no_other():
+    """By folder names, as the shapes of the ledgers have them; the common reading is not repeated."""
+    rows = [{"category": "chair", "interior": "solid"}, {"category": "table", "interior": "hollow"}]
+    plan = plan_of(stage("make_watertight", interior_of=rows))
+    work = plan.work("make_watertight")
+    assert work["by_category"] == {"03001627": {"interior": "solid"}}
+    assert "interior_of" not in work["settings"] and work["settings"]["interior"] == "hollow"
+    assert work["fingerprint"] == plan_of().work("make_watertight")["fingerprint"]  # other shapes keep their keys
+    assert changed(plan_of(), plan) == {"make_watertight"} | REPORT
+    folder = {"source": {"kind": "directory", "path": "m", "categories": ["cups", "pans"]}}
+    named = plan_of(
+        folder, stage("make_watertight", interior="solid", interior_of=[{"category": "cups", "interior": "hollow"}])
+    )
+    assert named.work("make_watertight")["by_category"] == {"cups": {"interior": "hollow"}}
+    for instance in plan.instances:
+        assert instance == "make_watertight" or plan.work(instance)["by_category"] == {}
+
+
+def test_secrets_in_addresses_are_not_shown():
+    """Of archives and of weights alike; the jobs that fetch them have the whole address."""
+    secret = "https://user:password@example.org/{}?token=secret"
+    source = {
+        "kind": "shapenet",
+        "categories": ["chair"],
+        "archives": [{"category": "chair", "url": secret.format("a.zip")}],
+    }
+    weights = {**ONET, "weights": {"url": secret.format("onet.pt")}}
+    own = {**ONET, "name": "own", "weights": {"path": "onet.pt"}}
+    plan = Plan(*load_study({"source": source, "experiments": [weights, own, ONET | {"name": "trained"}]}))
+    shown = plan.everything()
+    assert shown["source"]["archives"][0]["url"] == "https://example.org/a.zip"
+    assert shown["experiments"][0]["weights"]["url"] == "https://example.org/onet.pt"
+    assert shown["experiments"][1]["weights"] == {"path": "onet.pt", "url": None, "sha256": None}
+    for name in ("make_report", "record_provenance"):
+        assert "password" not in json.dumps(plan.work(name)) and "token" not in json.dumps(plan.work(name))
+    assert plan.work("fetch_weights/onet")["settings"]["weights"]["url"] == secret.format("onet.pt")
 
 
 def test_the_order_of_keys_changes_no_fingerprint():

@@ -15,6 +15,8 @@ from pipeline.evaluation.profiles import PROFILES, profile_named
 from pipeline.progress import LOG, Progress, start_log
 
 SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
+LARGEST_FILE = 2_000_000_000
+"""Bytes; five million faces written as text take up to 400 MB."""
 LISTED = 10
 UNDEFINED = "undefined"
 """Status of a pair whose reference cannot be measured: nobody's failure, and in no mean."""
@@ -132,7 +134,7 @@ def read_mesh(path: Path):
     except OSError as problem:
         raise Rejected(str(problem)) from None
     companions = {p.name: p.read_bytes() for p in path.parent.glob("*.bin")} if path.suffix.lower() == ".gltf" else {}
-    return extract_meshes(content, path.name, companions, ReadSettings()).value
+    return extract_meshes(content, path.name, companions, ReadSettings(max_bytes=LARGEST_FILE)).value
 
 
 def _failed(profiles: Sequence[str], status: str, reason: str) -> dict[str, dict[str, Any]]:
@@ -179,7 +181,8 @@ def _report(rows: Sequence[Mapping[str, Any]], profiles: Sequence[str], output: 
     scored = table[table["status"] != UNDEFINED]
     for profile in profiles:
         part = scored[scored["profile"] == profile]
-        print(_means(summary.by_method(part), profile, len(part)))
+        if len(part):
+            print(_means(summary.by_method(part), profile, len(part)))
     for _, row in scored[scored["reason"] != ""].drop_duplicates("id").iterrows():
         print(f"{row['id']}: {row['status']}: {row['reason']}")
     for _, row in undefined.iterrows():

@@ -84,6 +84,7 @@ class Finished:
         return sorted(set(asked)) or accepted
 
     def split(self, name: str) -> str:
+        """train, val or test."""
         return self._splits[name]
 
     def read(self, name: str):
@@ -127,6 +128,7 @@ class Writer:
     arguments: argparse.Namespace
 
     def shape(self, name: str) -> Mapping[str, bytes]:
+        """The files of one shape, category/id."""
         from pipeline.exchange import deepsdf, onet, views
 
         shape, format = self.finished.read(name), self.arguments.format
@@ -136,6 +138,7 @@ class Writer:
         return {f"{name}/{file}": content for file, content in made.items()}
 
     def set(self, names: list[str]) -> Mapping[str, bytes]:
+        """The files that the shapes share, such as split lists."""
         from pipeline.exchange import deepsdf, onet
         from pipeline.sources.taxonomy import NAMES
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,5 +37,14 @@ def run(arguments: argparse.Namespace) -> int:
     files.write_atomic(output, checkpoint_of(model, description))
     count = sum(parameter.numel() for parameter in model.network.parameters())
     print(f"{output}: {count:,} parameters of {arguments.preset}. To use them, in an experiment's block:")
-    print(f"  - {{name: {arguments.preset}, preset: {arguments.preset}, weights: {{path: {output}}}}}")
+    print(f"  - {_block(arguments.preset, output, {key: description['model'][key] for key in settings})}")
     return 0
+
+
+def _block(preset: str, output: Path, settings: Mapping[str, Any]) -> str:
+    """An experiment that takes the weights, as one line of YAML. settings: of the model, other than the preset's."""
+    import yaml
+
+    model = {"model": dict(settings)} if settings else {}
+    block = {"name": preset, "preset": preset, **model, "weights": {"path": str(output)}}
+    return yaml.safe_dump(block, default_flow_style=True, sort_keys=False, width=float("inf")).strip()

@@ -64,7 +64,7 @@ def _between(plan: Plan, arguments: argparse.Namespace) -> list[Any]:
     torch.set_num_threads(runtime.threads)
     which = settings["extraction"]["checkpoint"]
     model = load_trained(settings, checkpoint, context, which).to(device_of(runtime))
-    kept = stored_codes(Path(plan.results) / "codes" / name, shapes, checkpoint) if which == "best" else None
+    kept = stored_codes(Path(plan.results) / "codes" / name, shapes, checkpoint, which)
     if kept:
         code = {part: torch.from_numpy(array).to(model.device) for part, array in kept.items()}
     else:
@@ -88,10 +88,11 @@ def _made(plan: Plan, name: str) -> tuple[Context, Path]:
     return open_context(settings), checkpoint
 
 
-def stored_codes(folder: Path, shapes: Sequence[str], checkpoint: Path) -> dict[str, np.ndarray] | None:
+def stored_codes(folder: Path, shapes: Sequence[str], checkpoint: Path, which: str) -> dict[str, np.ndarray] | None:
     """Codes of two shapes, stacked, from the exported ones of a folder (`snakemake encode_all`).
 
-    None where one of them is not there, or the checkpoint is younger than what was exported of it.
+    None where one of them is not there, or the checkpoint is younger than what was exported of it. which: weights of
+    the checkpoint; codes that others of them gave are not taken.
     """
     import h5py
     import numpy as np
@@ -101,6 +102,8 @@ def stored_codes(folder: Path, shapes: Sequence[str], checkpoint: Path) -> dict[
         if path.stat().st_mtime < checkpoint.stat().st_mtime:
             continue
         with h5py.File(path) as file:
+            if file.attrs.get("weights") != which:
+                continue
             names = list(file["shapes"].asstr()[:])
             for shape in {*shapes} & {*names}:
                 row = names.index(shape)

@@ -50,6 +50,7 @@ def damaged(store: Store) -> Iterator[str]:
 
 
 def verify(store: Store, arguments: argparse.Namespace) -> int:
+    """Print what is damaged or missing; 1 where anything is, else 0."""
     files = [*damaged(store), *(str(path) for path in records() if named_by(path) is None)]
     for file in files:
         print(f"damaged: {file}")
@@ -63,7 +64,10 @@ def verify(store: Store, arguments: argparse.Namespace) -> int:
 
 
 def collect(store: Store, arguments: argparse.Namespace) -> int:
-    """Rejections and notes of dropped files are kept: they are small, and save trying or making a shape again."""
+    """List or delete what no ledger names.
+
+    Rejections and notes of dropped files are kept: they are small, and save trying or making a shape again.
+    """
     unreadable = [path for path in records() if named_by(path) is None]
     if unreadable:
         raise SystemExit(f"error: {unreadable[0]} cannot be read; run `isomill store repair` first")
@@ -82,6 +86,7 @@ def collect(store: Store, arguments: argparse.Namespace) -> int:
 
 
 def repair(store: Store, arguments: argparse.Namespace) -> int:
+    """Remove damaged files, and the ledgers and checkpoints that name a file which is not whole."""
     broken = set(damaged(store))
     for entry in [e for e in store.list() if e.file in broken]:
         store.discard(entry)

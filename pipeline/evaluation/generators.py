@@ -55,7 +55,9 @@ FAILED = float("inf")  # the distance of a generated shape without a surface to 
 def compare_generated(
     generated: Sequence[Mesh | None], references: Sequence[Mesh], settings: GeneratorSettings, rng: np.random.Generator
 ) -> dict[str, dict[str, Any]]:
-    """The metrics of `generator_metrics` for each distance of the settings.
+    """The metrics of `generator_metrics` for each distance of the settings, of meshes in memory.
+
+    For use from Python; the workflow keeps clouds and descriptors by shape and compares those.
 
     generated: None where no mesh came out; such a shape covers nothing and is told apart from the references. All in
     one frame. Raises ValueError without references or generated shapes and for a mesh without area.

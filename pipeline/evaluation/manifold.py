@@ -93,9 +93,7 @@ def _corrected(counts: dict[str, Any]) -> dict[str, float | None]:
 def _published(mesh: Mesh, self_intersections: int | None) -> dict[str, Any]:
     """Counts of the mesh as given over the sizes of the mesh that trimesh makes of it on loading."""
     loaded = _merged_as_by_trimesh(mesh)
-    # open3d's vertices look at proper triangles only, its edges at all.
-    proper = Mesh(mesh.vertices, mesh.faces[(mesh.faces != np.roll(mesh.faces, 1, axis=1)).all(axis=1)])
-    vertices = quality.nonmanifold_vertices(proper)
+    vertices = _nonmanifold_vertices_as_by_open3d(mesh)
     edges = int((quality.edge_uses(mesh)[1] != 2).sum())
     faces = folds(loaded, as_wound=True)
     return {
@@ -107,6 +105,28 @@ def _published(mesh: Mesh, self_intersections: int | None) -> dict[str, Any]:
         "nmf_published": _ratio(faces, 3 * len(loaded.faces)),
         "isect_published": _ratio(self_intersections, len(loaded.faces)),
     }
+
+
+def _nonmanifold_vertices_as_by_open3d(mesh: Mesh) -> int:
+    """Number of vertices whose neighbours do not hang together by the edges opposite to them.
+
+    A face that names a vertex twice has one opposite its third corner, from that vertex to itself, and no other.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    size = len(mesh.vertices)
+    corner = mesh.faces.astype(np.int64)
+    ends = corner[:, [1, 2, 0]], corner[:, [2, 0, 1]]
+    opposite = (ends[0] != corner) & (ends[1] != corner)
+    keys = np.concatenate([corner[opposite] * size + end[opposite] for end in ends])
+    nodes, number = np.unique(keys, return_inverse=True)
+    left, right = np.split(number, 2)
+    links = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(len(nodes), len(nodes)))
+    part = connected_components(links, directed=False)[1]
+    _, first = np.unique(part, return_index=True)
+    _, parts_at = np.unique(nodes[first] // max(size, 1), return_counts=True)
+    return int((parts_at > 1).sum())
 
 
 def _merged_as_by_trimesh(mesh: Mesh) -> Mesh:
@@ -133,7 +153,7 @@ def folds(mesh: Mesh, as_wound: bool = False) -> int:
     apart = one // 3 != other // 3
     one, other = one[apart], other[apart]
     normals = _normals_as_by_trimesh(mesh)
-    cosine = (normals[one // 3] * normals[other // 3]).sum(axis=1)
+    cosine = np.vecdot(normals[one // 3], normals[other // 3])  # rounds as the original's product of two vectors does
     if as_wound:
         return int((cosine < 0).sum())
     agree = half_edges[one, 0] == half_edges[other, 1]  # neighbours run along their edge in opposite ways

@@ -209,16 +209,15 @@ class Measurement:
     def _printed(self, profile: Profile, row: Row) -> Row:
         if not profile.printed:
             return {}
-        match, factor = self.match(profile.surface), self.placement(profile.frame).factor
+        match, factor, values = self.match(profile.surface), self.placement(profile.frame).factor, dict(row)
         if profile.frame == "own":
             match = self._own_match(profile.surface)
+            values |= metrics.surface_metrics(match, ())
         elif factor != 1:
             match = replace(match, to_reference=match.to_reference * factor, to_predicted=match.to_predicted * factor)
-        values = {
-            **metrics.surface_metrics(match, ()),
-            **metrics.threshold_scores(match, profile.thresholds, profile.strict),
-            **{key: row[key] * factor for key in ("emd", "mesh_accuracy") if key in row},
-        }
+            values |= metrics.surface_metrics(match, ())
+        values |= metrics.threshold_scores(match, profile.thresholds, profile.strict)
+        values |= {key: row[key] * factor for key in ("emd", "mesh_accuracy") if key in row}
         return {f"printed_{name}": p.factor * self._value(p, values, match) for name, p in profile.printed.items()}
 
     @staticmethod
@@ -273,7 +272,8 @@ class Measurement:
             points = unit / size - 0.5
         else:
             points = rng_for(self._seed, "volume").random((self._capped(protocol.points), 3)) - 0.5
-        return self.placement(frame).back(points * protocol.box)
+        points *= protocol.box
+        return points if frame == "meshes" else self.placement(frame).back(points)
 
 
 def _rows(samples: Samples, count: int, rng: np.random.Generator) -> np.ndarray:

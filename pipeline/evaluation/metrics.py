@@ -126,7 +126,8 @@ class Samples:
     def ordered(self) -> Samples:
         """Neighbours after one another: queries that follow each other then walk the same branches of a tree."""
         order = _space_order(self.points)
-        return Samples(self.points[order], None if self.normals is None else _unit(self.normals[order]))
+        normals = None if self.normals is None else _unit(self.normals.take(order, axis=0))
+        return Samples(self.points.take(order, axis=0), normals)
 
     def moved(self, centre: np.ndarray, factor: float) -> Samples:
         """The samples in another frame: (points - centre) * factor."""
@@ -159,7 +160,10 @@ class Match:
         of_predicted, of_reference = self.predicted.normals, self.reference.normals
         if of_predicted is None or of_reference is None:
             return ()
-        return (of_predicted, of_reference[self.at_reference]), (of_reference, of_predicted[self.at_predicted])
+        return (
+            (of_predicted, of_reference.take(self.at_reference, axis=0)),
+            (of_reference, of_predicted.take(self.at_predicted, axis=0)),
+        )
 
 
 def nearest(queries: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -193,11 +197,6 @@ def surface_metrics(match: Match, thresholds: tuple[float, ...] = F_THRESHOLDS) 
         **_normal_metrics(*(np.abs(_cosines(*pair)) for pair in match.pairs)),
         **threshold_scores(match, thresholds),
     }
-
-
-def alignment(normals: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """|cosine| of the angle between vectors (n, 3), whatever their lengths; 0 where one has none. (n,) float64."""
-    return np.abs(_cosines(_unit(normals), _unit(others)))
 
 
 def mean_cosine(normals: np.ndarray, others: np.ndarray) -> float:
@@ -294,9 +293,10 @@ def _space_order(points: np.ndarray) -> np.ndarray:
     """Order of points (n, 3) by cell along a Morton curve, (n,); sixteen bits, which sort fastest."""
     if len(points) == 0:
         raise ValueError("there is no sample to compare")
-    low, high = points.min(axis=0), points.max(axis=0)
-    cell = ((points - low) * ((CELLS - 1e-3) / np.maximum(high - low, 1e-30))).astype(np.uint16)
-    code = _SPREAD[cell[:, 0]] | _SPREAD[cell[:, 1]] << 1 | _SPREAD[cell[:, 2]] << 2
+    columns = np.ascontiguousarray(points.T)
+    low, high = columns.min(axis=1, keepdims=True), columns.max(axis=1, keepdims=True)
+    x, y, z = _SPREAD[((columns - low) * ((CELLS - 1e-3) / np.maximum(high - low, 1e-30))).astype(np.uint16)]
+    code = x | y << 1 | z << 2
     return np.argsort(code, kind="stable")
 
 

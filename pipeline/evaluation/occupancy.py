@@ -15,8 +15,11 @@ from pipeline.geometry.clean import merged, without_unused_vertices
 POINTS_PER_CELL = 4
 """Points for which a cell is worth having; more cells leave fewer points beside the surface, but must be labelled."""
 
-FEWEST_CELLS, MOST_CELLS = 8, 96
-"""Along each axis; for fewer cells the grid is not worth it."""
+FEWEST_POINTS = 200_000
+"""For fewer the grid is not worth it."""
+
+MOST_CELLS = 96
+"""Along each axis."""
 
 OFFSETS = np.array([(0.5641, 0.3789, 0.4273), (0.3127, 0.6421, 0.5519), (0.4517, 0.5833, 0.3391)])
 """Where in a cell its region is tested, by majority: a cell's centre may well lie on the line through an edge."""
@@ -31,9 +34,9 @@ def inside_many(mesh: Mesh, points: np.ndarray, method: Method) -> np.ndarray:
     On an open mesh the tests differ from each other and from point to point, so each point is tested; on a closed one
     the answers are those of `contains` but for points whose ray passes through an edge, at most about 1 in 10,000.
     """
-    cells = min(MOST_CELLS, round((len(points) / POINTS_PER_CELL) ** (1 / 3)))
-    if cells < FEWEST_CELLS or not is_closed(mesh):
+    if len(points) < FEWEST_POINTS or not is_closed(mesh):
         return contains(mesh, points, method)
+    cells = min(MOST_CELLS, round((len(points) / POINTS_PER_CELL) ** (1 / 3)))
     mesh = without_unused_vertices(mesh)
     low, high = mesh.bounds
     if not (high > low).all():

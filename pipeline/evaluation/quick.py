@@ -81,6 +81,7 @@ def evaluate_fields(
     volumes: Sequence[Mapping[str, np.ndarray]],
     voxels: Sequence[np.ndarray],
     rngs: Sequence[np.random.Generator],
+    batch_points: int = 65_536,
 ) -> list[dict[str, Any]]:
     """`evaluate_field` of several shapes that are encoded together by a model (`models.contract.Model`).
 
@@ -100,7 +101,8 @@ def evaluate_fields(
                 return model.field(own, queries)[0].float().cpu().numpy()
 
         kl = float(own["kl"]) if "kl" in own else 0.0
-        rows.append(evaluate_field(field, volume, grid, model.declaration.quantity, rng, model.level, kl))
+        quantity, level = model.declaration.quantity, model.level
+        rows.append(evaluate_field(field, volume, grid, quantity, rng, level, kl, batch_points))
     return rows
 
 

@@ -11,7 +11,7 @@ from pipeline.settings import Settings
 class EvaluationSettings(Settings):
     """How reconstructed meshes are compared with their references."""
 
-    profiles: tuple[ProfileName, ...] = Field(("onet", "convonet"), min_length=1)
+    profiles: tuple[ProfileName, ...] = Field(("onet", "convonet", "nmf"), min_length=1)
     """Whose protocols and tables; what they share is measured once."""
 
     samples: PositiveInt | None = None
@@ -52,9 +52,9 @@ QUALITY = (
 def evaluate_mesh(
     predicted: Mesh | None,
     surface: Arrays,
-    volume: Arrays | None,
     settings: EvaluationSettings,
     rng: np.random.Generator,
+    volume: Arrays | None = None,
     reference: Mesh | None = None,
 ) -> Product:
     """Compare a predicted mesh with its reference, all in the canonical frame.
@@ -85,8 +85,8 @@ def evaluate(
     status: "ok" where the metrics are defined; "missing" (no mesh), "empty" (no surface) or "invalid" (vertices that
     are not finite, faces that name no vertex) where all are NaN. reason: why, and for "ok" what is wrong none the less:
     a mesh that is open or inside out is measured as it is, by the profile's inside test and lines as normals, and says
-    so. iou is NaN where the reference has no volume, which reference_has_volume tells apart from failures; that is None
-    where the profile has no IoU. settings.profiles is not looked at.
+    so. iou is NaN where the reference has no volume, which the reason and reference_has_volume tell apart from
+    failures; the latter is None where the profile has no IoU. settings.profiles is not looked at.
     """
     status, reason = fault_of(predicted)
     if status != "ok":
@@ -97,7 +97,7 @@ def evaluate(
     rows = {}
     for name, profile in profiles.items():
         values = measurement.values(profile, settings.mesh_distance_points)
-        rows[name] = {"status": "ok", "reason": _remarks(facts, profile), **values, **facts}
+        rows[name] = {"status": "ok", "reason": _remarks(facts, values, profile), **values, **facts}
     return rows
 
 
@@ -156,9 +156,16 @@ def _facts(measurement: Measurement, settings: EvaluationSettings) -> Row:
     return facts
 
 
-def _remarks(facts: Row, profile: Profile) -> str:
+def _remarks(facts: Row, values: Row, profile: Profile) -> str:
+    """What is odd about a pair that was measured none the less."""
+    remarks = []
     if not facts["predicted_watertight"]:
+        remarks.append("the mesh is not watertight")
+    elif facts["predicted_volume"] < 0:
+        remarks.append("the mesh is inside out")
+    if values["reference_has_volume"] is False:
+        remarks.append("the reference has no volume, so IoU is undefined")
+    elif profile.volume and not facts["predicted_watertight"]:
         tests = {"parity": "ray parity", "waterproof": "implicit waterproofing"}
-        how = f"; IoU is by {tests[profile.volume.inside_test]}" if profile.volume else ""
-        return f"the mesh is not watertight{how}"
-    return "the mesh is inside out" if facts["predicted_volume"] < 0 else ""
+        remarks.append(f"IoU is by {tests[profile.volume.inside_test]}")
+    return "; ".join(remarks)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 KEYS = ["method", "profile", "category", "id"]
 LABELS = [*KEYS, "split", "status", "reason"]
-STATISTICS = {"micro": "mean over shapes", "macro": "mean of category means", "median": "median over shapes"}
 NEED_VOLUME = ("iou", "voxel_error")
 
 Failures = Literal["dropped", "penalised"]
@@ -85,21 +84,6 @@ def by_method(wide: pd.DataFrame, metrics: Sequence[str] | None = None) -> pd.Da
 def by_category(wide: pd.DataFrame, metrics: Sequence[str] | None = None) -> pd.DataFrame:
     """The same per category; within one category macro and micro are the same."""
     return _summaries(wide, ["method", "profile", "category"], metrics)
-
-
-def status_counts(wide: pd.DataFrame) -> pd.DataFrame:
-    """Per method: asked, the number of shapes of each status, and those ok but not watertight or inside out."""
-    import pandas as pd
-
-    wide = wide.drop_duplicates(["method", "category", "id"])  # a mesh has one status, whatever the profile
-    counts = pd.crosstab(wide["method"], wide["status"])
-    closed = wide.get("predicted_watertight", pd.Series(index=wide.index, dtype=object))
-    ok, volumes = wide["status"] == "ok", pd.to_numeric(wide.get("predicted_volume", pd.Series(index=wide.index)))
-    flags = {"not_watertight": ok & (closed == False), "inside_out": ok & (closed == True) & (volumes < 0)}  # noqa: E712
-    for name, flag in flags.items():
-        counts[name] = flag.groupby(wide["method"]).sum()
-    counts.insert(0, "asked", wide.groupby("method").size())
-    return counts.rename_axis(columns=None).reset_index()
 
 
 def summarise(group: pd.DataFrame, metric: str, meaning: Metric) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.arrays import Mesh
-from pipeline.geometry.measures import face_cross
+from pipeline.geometry.measures import face_cross, lengths
 
 
 def points_on_surface(mesh: Mesh, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -15,7 +15,7 @@ def points_on_surface(mesh: Mesh, count: int, rng: np.random.Generator) -> tuple
     part of the sequence is not a sample of the whole. Raises ValueError where the area is zero or not finite.
     """
     cross = face_cross(mesh)
-    doubled = np.linalg.norm(cross, axis=1)
+    doubled = lengths(cross)
     cumulative = np.cumsum(doubled)
     if not (len(doubled) and np.isfinite(cumulative[-1]) and cumulative[-1] > 0):
         raise ValueError(f"no point lies on the mesh: its {len(doubled)} faces have no area, or one that is not finite")
@@ -25,5 +25,5 @@ def points_on_surface(mesh: Mesh, count: int, rng: np.random.Generator) -> tuple
     along, across = rng.random((2, count, 1))
     beyond = along + across > 1  # past the diagonal: mirrored back, the square folds evenly onto the triangle
     along, across = np.where(beyond, 1 - along, along), np.where(beyond, 1 - across, across)
-    a, b, c = (mesh.vertices[mesh.faces[face, corner]] for corner in range(3))
-    return a + along * (b - a) + across * (c - a), cross[face] / doubled[face, None]
+    a, b, c = (mesh.vertices.take(mesh.faces[:, corner].take(face), axis=0) for corner in range(3))
+    return a + along * (b - a) + across * (c - a), cross.take(face, axis=0) / doubled.take(face)[:, None]

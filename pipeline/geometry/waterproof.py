@@ -10,13 +10,14 @@ import numpy as np
 from pipeline.arrays import Mesh
 from pipeline.geometry.parity import FRAME, crossings
 
+COS, SIN = np.cos(np.pi / 2), np.sin(np.pi / 2)  # 6e-17, not 0: as in the original it decides points on edges
 TURNS = (
-    ((0, 1, 2), (1.0, 1.0, 1.0)),  # as it stands: rays along z
-    ((2, 1, 0), (1.0, 1.0, -1.0)),  # 90 degrees about y: rays along x
-    ((0, 2, 1), (1.0, -1.0, 1.0)),  # 90 degrees about x: rays along y
-    ((1, 0, 2), (-1.0, 1.0, 1.0)),  # 90 degrees about z: rays along z again, which may only round differently
+    None,  # as it stands: rays along z
+    np.array([[COS, 0, SIN], [0, 1, 0], [-SIN, 0, COS]]),  # 90 degrees about y: rays along x
+    np.array([[1, 0, 0], [0, COS, -SIN], [0, SIN, COS]]),  # 90 degrees about x: rays along y
+    np.array([[COS, -SIN, 0], [SIN, COS, 0], [0, 0, 1]]),  # 90 degrees about z: rays along z, which only round anew
 )
-"""Which old axis stands at each new one after each turn, and its sign."""
+"""Rotations (3, 3) of mesh and points, in the order in which they are tried; None: as they stand."""
 
 
 def inside_waterproof(mesh: Mesh, points: np.ndarray, resolution: float = FRAME) -> np.ndarray:
@@ -30,11 +31,12 @@ def inside_waterproof(mesh: Mesh, points: np.ndarray, resolution: float = FRAME)
     points = np.asarray(points, np.float64).reshape(-1, 3)
     inside = np.zeros(len(points), bool)
     open_points = np.arange(len(points))
-    for axes, signs in TURNS:
-        turned = Mesh(mesh.vertices[:, axes] * signs, mesh.faces)
-        above, below = crossings(turned, points[open_points][:, axes] * signs, resolution)
-        inside[open_points] = (above % 2 == 1) & (below % 2 == 1)
-        open_points = open_points[above % 2 != below % 2]
+    for turn in TURNS:
+        turned = mesh if turn is None else Mesh(mesh.vertices @ turn.T, mesh.faces)
+        asked = points if turn is None else points[open_points] @ turn.T
+        above, below = (count % 2 == 1 for count in crossings(turned, asked, resolution))
+        inside[open_points] = above & below
+        open_points = open_points[above != below]
         if len(open_points) == 0:
             break
     return inside

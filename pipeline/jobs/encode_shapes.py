@@ -16,14 +16,13 @@ from pipeline.jobs.arrays import ShapeReader, Table, first_rejection, read_table
 from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.generate_meshes import observe
 from pipeline.jobs.gpu import take_gpus
+from pipeline.jobs.memory import enough_memory
 from pipeline.jobs.shards import StopRequest
-from pipeline.jobs.trained import load_trained, runtime_of
+from pipeline.jobs.trained import load_trained, on_device, runtime_of
 from pipeline.progress import LOG, Progress
 
 if TYPE_CHECKING:
     from pipeline.jobs.keeper import FileKeeper
-
-BATCH = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +45,8 @@ def run(arguments: argparse.Namespace) -> None:
     tables = {instance: tables[instance] for instance in context.work.reads}
     keepers = _keepers(arguments, context, tables, shapes)
     names, codes = _codes(arguments, context, ShapeReader(tables, shapes, context.store), shapes, keepers)
-    files.write_atomic(arguments.output, codes_file(names, codes))
+    which = context.work.settings["extraction"]["checkpoint"]
+    files.write_atomic(arguments.output, codes_file(names, codes, which))
     for keeper in keepers:
         keeper.forget()
 
@@ -57,8 +57,9 @@ def _keepers(arguments, context: Context, tables: Mapping[str, Table], shapes: S
 
     minutes = runtime_of(context, arguments.experiment, arguments.threads).checkpoint_minutes
     weights, stop, keepers = files.read_json(arguments.checkpoint)["digest"], StopRequest(), []
-    for start in range(0, len(shapes), BATCH):
-        inputs = [[shape, *(t[shape][0].digest for t in tables.values())] for shape in shapes[start : start + BATCH]]
+    size = context.work.settings["extraction"]["batch_shapes"]
+    for start in range(0, len(shapes), size):
+        inputs = [[shape, *(t[shape][0].digest for t in tables.values())] for shape in shapes[start : start + size]]
         name = key_of("encode_shapes", context.work.fingerprint, weights, inputs)
         keepers.append(FileKeeper(arguments.output.parent / "state" / f"{name}.safetensors", minutes, stop))
     return keepers
@@ -71,21 +72,23 @@ def _codes(
     import torch
 
     from pipeline.models.contract import stack_observations
-    from pipeline.training.loop import device_of
 
     runtime = runtime_of(context, arguments.experiment, arguments.threads)
     torch.set_num_threads(runtime.threads)
-    model = load_trained(context.work.settings, arguments.checkpoint, context).to(device_of(runtime))
+    extraction = context.work.settings["extraction"]
+    model = load_trained(context.work.settings, arguments.checkpoint, context, extraction["checkpoint"])
+    model, size = on_device(model, runtime), extraction["batch_shapes"]
     progress = Progress(f"encode_shapes {arguments.experiment}", len(shapes))
     names, codes = [], []
-    for start, model.keeper in zip(range(0, len(shapes), BATCH), keepers, strict=True):
-        batch = shapes[start : start + BATCH]
-        seen, rejected = observe(model, reader[start : start + BATCH], batch, context.work.seed)
+    for start, model.keeper in zip(range(0, len(shapes), size), keepers, strict=True):
+        batch = shapes[start : start + size]
+        seen, rejected = observe(model, reader[start : start + size], batch, context.work.seed)
         for shape, reason in rejected.items():
             LOG.warning("%s has no code: %s", shape, reason)
         if seen:
             streams = [seeds.torch_seed(context.work.seed, "encode", shape) for shape in seen]
-            code = model.encode(stack_observations(list(seen.values()), model.device), streams)
+            with enough_memory("a batch of test shapes", f"Lower extraction.batch_shapes (now {size})."):
+                code = model.encode(stack_observations(list(seen.values()), model.device), streams)
             names += seen
             codes.append({name: part.cpu().numpy() for name, part in code.items()})
         progress.advance(len(batch))
@@ -93,12 +96,16 @@ def _codes(
     return names, codes
 
 
-def codes_file(names: Sequence[str], codes: Sequence[dict[str, np.ndarray]]) -> bytes:
-    """HDF5 with "shapes" (n,), the ids as text, and one dataset with leading n for every part of a code."""
+def codes_file(names: Sequence[str], codes: Sequence[dict[str, np.ndarray]], which: str) -> bytes:
+    """HDF5 with "shapes" (n,), the ids as text, and one dataset with leading n for every part of a code.
+
+    which: the attribute "weights", the "best" or the "last" ones of the training.
+    """
     import h5py
 
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
+        file.attrs["weights"] = which
         file.create_dataset("shapes", data=np.array(names, dtype=object), dtype=h5py.string_dtype())
         for name in codes[0] if codes else ():
             file.create_dataset(name, data=np.concatenate([one[name] for one in codes]), compression="gzip")

@@ -12,10 +12,10 @@ from pipeline.jobs.arrays import ShapeReader, first_rejection, read_tables
 from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.generate_meshes import observe
 from pipeline.jobs.gpu import take_gpus
-from pipeline.jobs.trained import load_trained, runtime_of
+from pipeline.jobs.memory import enough_memory, extraction_advice
+from pipeline.jobs.trained import load_trained, on_device, runtime_of
 from pipeline.progress import LOG, Progress
 
-BATCH = 16
 GRID = "voxels.32"
 
 
@@ -51,16 +51,17 @@ def _rows(arguments, context: Context, tables: Mapping[str, Any], shapes: Sequen
 
     from pipeline.evaluation.inputs import evaluate_input
     from pipeline.evaluation.quick import evaluate_fields
-    from pipeline.training.loop import device_of
 
     runtime = runtime_of(context, arguments.experiment, arguments.threads)
     torch.set_num_threads(runtime.threads)
-    model = load_trained(context.work.settings, arguments.checkpoint, context).to(device_of(runtime))
+    extraction = context.work.settings["extraction"]
+    model = load_trained(context.work.settings, arguments.checkpoint, context, extraction["checkpoint"])
+    model, size = on_device(model, runtime), extraction["batch_shapes"]
     reader = ShapeReader({i: tables[i] for i in context.work.reads}, shapes, context.store)
     progress, seed = Progress(f"evaluate_fields {arguments.experiment}", len(shapes)), context.work.seed
-    for start in range(0, len(shapes), BATCH):
-        batch = shapes[start : start + BATCH]
-        arrays = dict(zip(batch, reader[start : start + BATCH], strict=True))
+    for start in range(0, len(shapes), size):
+        batch = shapes[start : start + size]
+        arrays = dict(zip(batch, reader[start : start + size], strict=True))
         seen, rejected = observe(model, list(arrays.values()), batch, seed)
         for shape, reason in rejected.items():
             yield {"shape": shape, "status": "invalid", "reason": str(reason)}
@@ -69,7 +70,9 @@ def _rows(arguments, context: Context, tables: Mapping[str, Any], shapes: Sequen
             grids = [arrays[shape][GRID] for shape in seen]
             streams = [seeds.torch_seed(seed, "encode", shape) for shape in seen]
             rngs = [seeds.rng_for(seed, "quick_eval", shape) for shape in seen]
-            rows = evaluate_fields(model, list(seen.values()), streams, volumes, grids, rngs)
+            points = extraction["batch_points"]
+            with enough_memory("a batch of test shapes", extraction_advice(extraction)):
+                rows = evaluate_fields(model, list(seen.values()), streams, volumes, grids, rngs, points)
             for (shape, observation), row, volume, rng in zip(seen.items(), rows, volumes, rngs, strict=True):
                 surface = _part(arrays[shape], "surface") or None
                 yield {"shape": shape, **row, **evaluate_input(observation, surface, volume, rng)}

@@ -15,9 +15,10 @@ from pipeline.fingerprint import key_of
 from pipeline.jobs.arrays import ShapeReader, Table, first_rejection, read_tables
 from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.gpu import take_gpus
+from pipeline.jobs.memory import enough_memory, extraction_advice, out_of_memory
 from pipeline.jobs.run_shard import write_ledger
 from pipeline.jobs.shards import Stopped, StopRequest
-from pipeline.jobs.trained import load_trained, runtime_of
+from pipeline.jobs.trained import load_trained, on_device, runtime_of
 from pipeline.jobs.work import Work, accepted_row, reject, stored_row
 from pipeline.ledger import Row
 from pipeline.progress import LOG, Progress
@@ -112,7 +113,8 @@ class _Batches:
                 continue
             begun = time.perf_counter()
             model.keeper = self._keeper(batch, stop)
-            outcomes = self._reconstruct(model, batch, settings)
+            with enough_memory("a batch of test shapes", extraction_advice(settings.extraction)):
+                outcomes = self._reconstruct(model, batch, settings)
             rows = [self._keep(shape, outcomes[shape]) for shape in batch if shape in missing]
             model.keeper.forget()
             self._note_costs(rows, (time.perf_counter() - begun) / len(batch))
@@ -165,14 +167,13 @@ class _Batches:
     def _model(self, settings):
         """The model on its device, ready to answer: trained, or with nothing to train."""
         from pipeline.models.contract import build_from
-        from pipeline.training.loop import device_of
 
         path = self._arguments.checkpoint
         if path is None:
             model = build_from(settings.model_dump(), 0).eval()
         else:
             model = load_trained(settings.model_dump(), path, self._context, settings.extraction["checkpoint"])
-        return model.to(device_of(self._runtime()))
+        return on_device(model, self._runtime())
 
 
 def observe(model, reader: ShapeReader, shapes: Sequence[str], seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -198,6 +199,8 @@ def _reconstructed(model, observations: Sequence, streams: Sequence[int], settin
     except (MemoryError, ImportError, OSError, Stopped):
         raise
     except Exception as error:
+        if out_of_memory(error):
+            raise  # shapes one by one would fit, but their numbers are those of the whole batch
         if len(shapes) == 1:
             LOG.error("%s: %s", shapes[0], traceback.format_exc())
             return [Rejected(f"unexpected {type(error).__name__}: {error} (a defect of Isomill; please report it)")]

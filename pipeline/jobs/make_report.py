@@ -126,7 +126,8 @@ def _history(layout: Layout, experiment: str) -> list[dict[str, float]]:
 def _notes(layout: Layout) -> list[str]:
     notes = []
     for name in layout.trained:
-        notes += files.read_json(layout.results / "training" / name / "checkpoint.json")["notes"]
+        own = files.read_json(layout.results / "training" / name / "checkpoint.json")["notes"]
+        notes += [f"{name}: {note}" for note in own]
     return notes
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from pipeline import encoding, files, ledger, seeds
 from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.gpu import take_gpus
+from pipeline.jobs.memory import enough_memory, extraction_advice
 from pipeline.jobs.shards import Stopped, StopRequest
-from pipeline.jobs.trained import load_trained, runtime_of
+from pipeline.jobs.trained import load_trained, on_device, runtime_of
 from pipeline.jobs.work import accepted_row, reject, stored_row
 from pipeline.ledger import Row
 from pipeline.progress import LOG, Progress
@@ -47,13 +48,12 @@ def _drawn(arguments, context: Context, keys: dict[str, str], missing: set[str])
 
     from pipeline.reconstruction.samples import draw_shapes
     from pipeline.reconstruction.shapes import GenerationSettings
-    from pipeline.training.loop import device_of
 
     runtime = runtime_of(context, arguments.experiment, arguments.threads)
     torch.set_num_threads(runtime.threads)
     settings = GenerationSettings(**context.work.settings)
     which = settings.extraction["checkpoint"]
-    model = load_trained(settings.model_dump(), arguments.checkpoint, context, which).to(device_of(runtime))
+    model = on_device(load_trained(settings.model_dump(), arguments.checkpoint, context, which), runtime)
     size = settings.extraction["batch_shapes"]
     stop, progress, rows = StopRequest(), Progress(f"sample_shapes {arguments.experiment}", len(missing)), {}
     names = list(keys)
@@ -62,7 +62,7 @@ def _drawn(arguments, context: Context, keys: dict[str, str], missing: set[str])
         if missing.isdisjoint(batch):
             continue
         streams = [seeds.torch_seed(context.work.seed, "sample_shapes", name) for name in batch]
-        with torch.no_grad():
+        with torch.no_grad(), enough_memory("a batch of new shapes", extraction_advice(settings.extraction)):
             outcomes = draw_shapes(model, streams, settings)
         drawn = {n: outcome for n, outcome in zip(batch, outcomes, strict=True) if n in missing}
         rows.update({name: _kept(context, name, keys[name], outcome) for name, outcome in drawn.items()})

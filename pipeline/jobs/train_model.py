@@ -8,6 +8,7 @@ import io
 import resource
 import signal
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from pipeline.fingerprint import key_of
 from pipeline.jobs.arrays import ShapeReader, first_rejection, read_tables
 from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.gpu import take_gpus
+from pipeline.jobs.memory import enough_memory
 from pipeline.jobs.shards import Stopped
 from pipeline.jobs.trained import load_trained, runtime_of
 from pipeline.progress import LOG, Progress
@@ -109,20 +111,23 @@ def _stored(context: Context, entry: Entry | None) -> bytes | None:
 
 
 def _train(arguments, context: Context, tables, usable, digests) -> bytes:
-    from pipeline.models.contract import build_from
+    from pipeline.training import loop
+
+    training = loop.TrainingSettings(**context.work.settings["training"])
+    with _explained(loop, training):
+        return _trained(arguments, context, tables, usable, digests, training)
+
+
+def _trained(arguments, context: Context, tables, usable, digests, training) -> bytes:
     from pipeline.training import checkpoint, loop
     from pipeline.training.data import ResidentData, Spill
 
     work, settings = context.work, context.work.settings
-    training = loop.TrainingSettings(**settings["training"])
     runtime = runtime_of(context, arguments.experiment, arguments.threads)
     take_gpus(runtime.devices)
-    seed = seeds.torch_seed(work.seed, STAGE)
-    model = build_from(settings, len(usable["train"]), seed)
-    if arguments.parent:
-        parent = load_trained(settings["parent"], arguments.parent, context)
-        checkpoint.assign_weights(model.parent, checkpoint.weights_of(parent))
-    model.to(loop.device_of(runtime))  # what is kept of a shape may be computed by a frozen network
+    device, seed = loop.device_of(runtime), seeds.torch_seed(work.seed, STAGE)
+    # On its device, since what is kept of a shape may be computed by a frozen network.
+    model = _initial(arguments, context, len(usable["train"]), seed).to(device)
     if not usable["train"]:
         result = loop.TrainResult(*(checkpoint.weights_of(model),) * 2, [], 0, 0)
         return _encode(result, settings, 0)
@@ -130,15 +135,19 @@ def _train(arguments, context: Context, tables, usable, digests) -> bytes:
     LOG.info("%s: reading %d training shapes", arguments.experiment, len(reader))
     folder = arguments.output.parent
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".arrays-", dir=folder) as arrays, _explained(loop, training):
+    with TemporaryDirectory(prefix=".arrays-", dir=folder) as arrays:
         data = ResidentData.for_model(
             model,
             reader,
-            loop.device_of(runtime),
+            device,
             names=usable["train"],
             limit=loop.resident_limit(runtime),
             spill=Spill(_host_limit(runtime), Path(arrays)),
         )
+        if data.left_out:
+            _require_some(arguments.experiment, data)
+            # As if these shapes had never been there: models may hold something of every training shape.
+            model = _initial(arguments, context, len(data), seed).to(device)
         with _reporter(arguments.experiment, training.steps) as report:
             result = loop.train(
                 model,
@@ -149,11 +158,34 @@ def _train(arguments, context: Context, tables, usable, digests) -> bytes:
                 seed=seed,
                 state_dir=folder / "state" / _run_key(work, digests),
                 log_dir=folder / "tensorboard",
+                validation_names=usable["val"],
                 report=report,
             )
     if not result.leads:
         raise Stopped(0)  # the process that started this one writes the result
-    return _encode(result, settings, len(usable["train"]))
+    return _encode(result, settings, len(data))
+
+
+def _initial(arguments, context: Context, train_shapes: int, seed: int):
+    """The model before its training, with the weights of the one it builds on."""
+    from pipeline.models.contract import build_from
+    from pipeline.training import checkpoint
+
+    settings = context.work.settings
+    model = build_from(settings, train_shapes, seed)
+    if arguments.parent:
+        parent = load_trained(settings["parent"], arguments.parent, context, settings["parent"]["checkpoint"])
+        checkpoint.assign_weights(model.parent, checkpoint.weights_of(parent))
+    return model
+
+
+def _require_some(experiment: str, data) -> None:
+    if not len(data):
+        name, reason = next(iter(data.left_out.items()))
+        raise SystemExit(
+            f"experiment {experiment} cannot be trained on any of its {len(data.left_out)} training shapes; "
+            f"the first, {name}: {reason}"
+        )
 
 
 def _host_limit(runtime) -> int:
@@ -164,27 +196,28 @@ def _host_limit(runtime) -> int:
 @contextmanager
 def _explained(loop, training) -> Iterator[None]:
     """Foreseen ends of a training as one message each."""
+    advice = (
+        f"Lower training.batch_shapes (now {training.batch_shapes}) or the points per shape in the model block, "
+        f"or raise training.accumulate (now {training.accumulate}), which takes the shapes of a step in parts."
+    )
     try:
-        yield
+        with enough_memory("a batch", advice):
+            yield
     except loop.Interrupted as stop:
         LOG.warning("%s", stop)
         raise Stopped(128 + signal.SIGTERM) from None
-    except (loop.NonFiniteLoss, loop.CheckpointMismatch) as problem:
+    except loop.NonFiniteLoss as problem:
         raise SystemExit(str(problem)) from None
-    except (MemoryError, RuntimeError) as problem:
-        if not _out_of_memory(problem):
+    except ValueError as problem:
+        if not _told_by_us(problem):
             raise
-        raise SystemExit(
-            f"a batch does not fit into memory: {problem}\n"
-            f"Lower training.batch_shapes (now {training.batch_shapes}) or the points per shape in the model block, "
-            f"or raise training.accumulate (now {training.accumulate}), which takes the shapes of a step in parts."
-        ) from None
+        raise SystemExit(str(problem)) from None
 
 
-def _out_of_memory(problem: Exception) -> bool:
-    """torch has a class of its own for a card's memory, and only a message for the host's."""
-    texts = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(problem, MemoryError) or any(text in str(problem).lower() for text in texts)
+def _told_by_us(problem: Exception) -> bool:
+    """Our own checks say what to change about settings and files; what a library refuses is a defect of ours."""
+    *_, (frame, _) = traceback.walk_tb(problem.__traceback__)
+    return frame.f_globals["__name__"].startswith("pipeline.")
 
 
 def _run_key(work, digests: dict[str, Any]) -> str:

@@ -36,6 +36,16 @@ def load_trained(settings: Mapping[str, Any], checkpoint: Path, context: Context
     return model.eval()
 
 
+def on_device(model, runtime):
+    """The model where an experiment's shapes are answered: one card whatever the training took, or the CPU."""
+    from pipeline.training.loop import device_of
+
+    try:
+        return model.to(device_of(runtime.model_copy(update={"devices": 1})))
+    except ValueError as problem:
+        raise SystemExit(str(problem)) from None
+
+
 def checkpoint_content(checkpoint: Path, context: Context) -> bytes:
     """The weights that a checkpoint.json names, from the store or from the copy beside it."""
     facts = files.read_json(checkpoint)

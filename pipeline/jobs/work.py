@@ -303,10 +303,9 @@ def find_member(paths: list[str], shape: str) -> dict[str, Any]:
 def source_values(member: Mapping[str, Any], stage: str) -> dict[str, Any]:
     """The arguments of a stage that reads raw files, for one shape. Raises Rejected where its file cannot be read."""
     from pipeline.arrays import Rejected
-    from pipeline.sources.catalogue import read_raw
-    from pipeline.sources.prepared import part_of
+    from pipeline.sources.prepared import read_part
 
     if member["reason"]:
         raise Rejected(member["reason"])
-    raw = read_raw(part_of(member["location"], stage))
+    raw = read_part(member["location"], stage)
     return {"content": raw.content, "name": raw.name, "companions": raw.companions}

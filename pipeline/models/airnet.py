@@ -25,6 +25,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.models.declaration import Declaration
+from pipeline.models.stage_checks import missing_points
 from pipeline.samples.observation import PointCloudSettings
 from pipeline.settings import Settings
 
@@ -132,6 +133,11 @@ def declare(settings: ModelSettings) -> Declaration:
     return replace(DECLARATION, training_stages=("sample_surface", "sample_volume"))
 
 
+def check_stages(settings: ModelSettings, inference: InferenceSettings, stages: Settings) -> str | None:
+    """What the data stages do not give of what is observed, or None."""
+    return missing_points(settings.observation.points, stages)
+
+
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -139,7 +145,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.models.contract import Model, ShapeArrays
+from pipeline.models.contract import Model, ShapeArrays, observed_cloud
 from pipeline.models.layers import PointwiseConv, ResnetBlockFC
 from pipeline.models.point_ops import farthest_points, gather, kernel_interpolation, nearest
 from pipeline.samples.observation import observe_point_cloud
@@ -147,10 +153,12 @@ from pipeline.training.data import ResidentData, gather_points, random_index
 
 
 def mlp(features_in: int, features: int) -> nn.Sequential:
+    """Two layers with a rectifier between: (..., features_in) to (..., features)."""
     return nn.Sequential(nn.Linear(features_in, features), nn.ReLU(inplace=True), nn.Linear(features, features))
 
 
 def projection(features_in: int, features: int) -> nn.Linear:
+    """A layer without bias: (..., features_in) to (..., features)."""
     return nn.Linear(features_in, features, bias=False)
 
 
@@ -311,7 +319,7 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def after_level(self, level: int, points: Tensor, features: Tensor) -> Tensor:
-        """What follows a level's abstraction."""
+        """What follows a level's abstraction: features (B, N, C) of its points (B, N, 3), turned to (B, N, C')."""
         raise NotImplementedError
 
     def forward(self, cloud: Tensor) -> dict[str, Tensor]:
@@ -340,9 +348,11 @@ class AttentionEncoder(Encoder):
         self.fc1 = nn.Identity() if same else nn.Linear(settings.first_width, settings.width)
 
     def features(self, points: Tensor) -> Tensor:
+        """Features (B, M, first_width) of points (B, M, 3), from their neighbours' places."""
         return self.transformer_begin(points)
 
     def after_level(self, level: int, points: Tensor, features: Tensor) -> Tensor:
+        """Attention among the level's points (B, N, 3): features (B, N, C), after the first level `width` wide."""
         features = self.transformer_downs[level](points, self.elementwise_extras[level](features))
         return self.elementwise[level](features if level else self.fc1(features))
 
@@ -356,9 +366,11 @@ class PointNetEncoder(Encoder):
         self.transition_downs = abstractions(settings, [PoolingAbstraction(settings.width) for _ in settings.levels])
 
     def features(self, points: Tensor) -> Tensor:
+        """Features (B, M, width) of points (B, M, 3), of each by itself."""
         return self.fc_begin(points)
 
     def after_level(self, level: int, points: Tensor, features: Tensor) -> Tensor:
+        """The level's layers on each point's features (B, N, width)."""
         return self.elementwise[level](features)
 
 
@@ -519,10 +531,7 @@ class AirNet(Model):
         return self.network.encoder(self._checked(observations) * self.settings.scale)
 
     def _checked(self, observations: dict[str, Tensor]) -> Tensor:
-        cloud, least = observations.get("points"), self._least()
-        if cloud is None or cloud.dim() != 3 or cloud.shape[-1] != 3:
-            found = {name: tuple(tensor.shape) for name, tensor in observations.items()}
-            raise ValueError(f"AIR-Net observes a point cloud, 'points' (B, M, 3), but was given {found}")
+        cloud, least = observed_cloud(observations), self._least()
         if cloud.shape[1] < least:
             raise ValueError(f"a cloud of {cloud.shape[1]} points is too small; these settings need at least {least}")
         return cloud

@@ -13,6 +13,7 @@ from __future__ import annotations
 from pydantic import PositiveFloat
 
 from pipeline.models.declaration import Declaration
+from pipeline.models.stage_checks import missing_points
 from pipeline.samples.observation import PointCloudSettings
 from pipeline.settings import Settings
 
@@ -42,6 +43,12 @@ DECLARATION = Declaration(
     papers=("Edelsbrunner and Muecke, Three-Dimensional Alpha Shapes, ACM Transactions on Graphics 13(1), 1994",),
 )
 
+
+def check_stages(settings: ModelSettings, inference: InferenceSettings, stages: Settings) -> str | None:
+    """What the data stages do not give of what is observed, or None."""
+    return missing_points(settings.observation.points, stages)
+
+
 import numpy as np
 
 from pipeline.arrays import Mesh, Rejected
@@ -58,6 +65,7 @@ class AlphaShape(Classical):
         self.settings = settings
 
     def reconstruct(self, points: np.ndarray, normals: np.ndarray | None) -> Mesh:
+        """The alpha shape of points (M, 3); normals are not looked at."""
         return reconstruct(points, self.settings)
 
 

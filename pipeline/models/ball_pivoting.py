@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat
 
 from pipeline.models.declaration import Declaration
+from pipeline.models.stage_checks import missing_points
 from pipeline.samples.observation import PointCloudSettings
 from pipeline.settings import Settings
 
@@ -50,6 +51,12 @@ DECLARATION = Declaration(
     ),
 )
 
+
+def check_stages(settings: ModelSettings, inference: InferenceSettings, stages: Settings) -> str | None:
+    """What the data stages do not give of what is observed, or None."""
+    return missing_points(settings.observation.points, stages)
+
+
 import numpy as np
 
 from pipeline.arrays import Mesh, Rejected
@@ -64,6 +71,7 @@ class BallPivoting(Classical):
         self.settings = settings
 
     def reconstruct(self, points: np.ndarray, normals: np.ndarray | None) -> Mesh:
+        """The pivoted surface of points (M, 3) with normals (M, 3), estimated where None."""
         return reconstruct(points, normals, self.settings)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from pipeline.arrays import Mesh, Rejected
-from pipeline.models.contract import Model, ShapeArrays
+from pipeline.models.contract import Model, ShapeArrays, observed_cloud
 from pipeline.models.declaration import Declaration
 from pipeline.samples.observation import PointCloudSettings, observe_point_cloud
 
@@ -35,8 +35,8 @@ class Classical(Model):
         return seen if self.given else {"points": seen["points"]}
 
     def encode(self, observations: dict[str, Tensor], seeds: Sequence[int]) -> dict[str, Tensor]:
-        """The observation itself."""
-        return observations
+        """The observation itself. Raises ValueError for other arrays than clouds, with normals where they are given."""
+        return {name: observed_cloud(observations, name) for name in ("points", "normals")[: 1 + self.given]}
 
     def surface(self, code: dict[str, Tensor]) -> list[Mesh]:
         """The reconstructions."""

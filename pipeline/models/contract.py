@@ -169,6 +169,34 @@ def seeded_init(seed: int) -> Iterator[None]:
         yield
 
 
+def observed_entry(seen: Mapping[str, Tensor], name: str, what: str) -> Tensor:
+    """An entry of the observations that `encode` is given. Raises ValueError that says what is needed and what came.
+
+    what: how the message calls it, such as "point clouds".
+    """
+    if name not in seen:
+        given = ", ".join(f"{key} {tuple(tensor.shape)}" for key, tensor in sorted(seen.items())) or "nothing"
+        raise ValueError(f"this model observes {what} under the name {name!r}; it was given {given}")
+    return seen[name]
+
+
+def observed_cloud(seen: Mapping[str, Tensor], name: str = "points") -> Tensor:
+    """The observed clouds (B, M, 3), M at least 1. Raises ValueError for other arrays."""
+    points = observed_entry(seen, name, "point clouds")
+    if points.ndim != 3 or points.shape[-1] != 3 or points.shape[1] == 0:
+        raise ValueError(f"observed clouds are (B, M, 3) with at least one point, these are {tuple(points.shape)}")
+    return points
+
+
+def observed_voxels(seen: Mapping[str, Tensor], resolution: int) -> Tensor:
+    """The observed "voxels" (B, R, R, R), R the resolution. Raises ValueError for other arrays and resolutions."""
+    voxels = observed_entry(seen, "voxels", "voxels")
+    if voxels.ndim != 4 or voxels.shape[1:] != (resolution,) * 3:
+        edges = ", ".join(["B", *[str(resolution)] * 3])
+        raise ValueError(f"observed voxels are ({edges}), these are {tuple(voxels.shape)}")
+    return voxels
+
+
 def stack_observations(observations: Sequence[Mapping[str, np.ndarray]], device: torch.device) -> dict[str, Tensor]:
     """Observations of several shapes as tensors with leading B."""
     keys = observations[0].keys() if observations else ()

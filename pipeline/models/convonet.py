@@ -19,6 +19,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, NonNegativeFloat, PositiveInt, Tag, model_validator
 
 from pipeline.models.declaration import Declaration
+from pipeline.models.stage_checks import missing_points
 from pipeline.samples.observation import CloudObservation, VoxelObservation, observation_kind
 from pipeline.settings import Settings
 
@@ -125,6 +126,12 @@ def declare(settings: ModelSettings) -> Declaration:
     return replace(DECLARATION, observes="voxels", training_stages=(grid, "sample_volume"), observation_stages=(grid,))
 
 
+def check_stages(settings: ModelSettings, inference: InferenceSettings, stages: Settings) -> str | None:
+    """What the data stages do not give of what is observed, or None."""
+    seen = settings.observation
+    return missing_points(seen.points, stages) if seen.kind == "point_cloud" else None
+
+
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -132,7 +139,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.models.contract import Model, ShapeArrays
+from pipeline.models.contract import Model, ShapeArrays, observed_cloud, observed_voxels
 from pipeline.models.layers import ResnetBlockFC
 from pipeline.models.occupancy_grid import checked_grid, gathered_grids, packed_grid
 from pipeline.models.unet import UNet, UNet3D
@@ -379,8 +386,13 @@ class ConvOnet(Model):
 
     @torch.no_grad()
     def encode(self, observations: dict[str, Tensor], seeds: Sequence[int]) -> dict[str, Tensor]:
-        """The maps: {"planes": (B, P, C, R, R), "grid": (B, C, R, R, R)}, those that there are."""
-        return self.network.encoder(observations[self.observed])
+        """The maps: {"planes": (B, P, C, R, R), "grid": (B, C, R, R, R)}, those that there are.
+
+        Raises ValueError where the observations are of another kind or size.
+        """
+        if self.observed == "points":
+            return self.network.encoder(observed_cloud(observations))
+        return self.network.encoder(observed_voxels(observations, self.settings.observation.resolution))
 
     def field(self, code: dict[str, Tensor], queries: Tensor) -> Tensor:
         """Logits of the occupancy."""

@@ -128,6 +128,22 @@ DECLARATION = Declaration(
     papers=("Park et al., DeepSDF: Learning Continuous Signed Distance Functions for Shape Representation, CVPR 2019",),
 )
 
+
+def check_stages(settings: ModelSettings, inference: InferenceSettings, stages: Settings) -> str | None:
+    """Which samples that are asked for the data stages do not make, or None."""
+    near = [f"{sigma:g}" for sigma in stages.sample_boundary.sigmas]
+    measured = stages.compute_sdf.of or ("volume", *(f"boundary-{sigma}" for sigma in near))
+    for key, sigmas in (("model.sigmas", settings.sigmas), ("inference.sigmas", inference.sigmas)):
+        for sigma in (f"{sigma:g}" for sigma in sigmas or ()):
+            if sigma not in near:
+                return f"{key} names {sigma}, which is not among stages.sample_boundary.sigmas: {', '.join(near)}"
+            if f"boundary-{sigma}" not in measured:
+                return f"{key} names {sigma}, but stages.compute_sdf.of leaves out boundary-{sigma}; add it"
+    if "volume" not in measured:
+        return "it takes samples of the volume too, which stages.compute_sdf.of leaves out; add volume"
+    return None
+
+
 import math
 from collections.abc import Sequence
 
@@ -137,7 +153,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.arrays import Rejected
-from pipeline.models.contract import Model, ShapeArrays
+from pipeline.models.contract import Model, ShapeArrays, observed_cloud, observed_entry
 from pipeline.models.descent import descend
 from pipeline.models.layers import WeightNormLinear, linear_of_parts
 from pipeline.training.data import ResidentData, gather_points, random_index
@@ -228,7 +244,12 @@ class DeepSdf(Model):
     def _samples(
         self, arrays: ShapeArrays, sigmas: Sequence[float] | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Points (n, 3) and distances (n,) of the sets, and which distances count (n,) bool."""
+        """Points (n, 3) and distances (n,) of the sets, and which distances count (n,) bool.
+
+        A prepared set has all samples of a shape in one, which sigmas do not choose among.
+        """
+        if "sdf.points" in arrays:
+            return arrays["sdf.points"], arrays["sdf.samples"], arrays["sdf.kept.samples"]
         made = sorted(key.removeprefix("sdf.") for key in arrays if key.startswith("sdf.boundary-"))
         sets = made if sigmas is None else [f"boundary-{sigma:g}" for sigma in sigmas]
         if missing := set(sets) - set(made):
@@ -290,8 +311,10 @@ class DeepSdf(Model):
 
         Each step looks at a window of the shuffled samples of either sign, at a place drawn from the shape's seed; the
         error is the mean clamped L1 distance on the last one, without the regularisation, in the decoder's frame.
+        Raises ValueError where the observations are no samples as `observe` gives them.
         """
-        code, places = self._beginnings(seeds, observations["sdf"])
+        distances = _checked_samples(observations)
+        code, places = self._beginnings(seeds, distances)
         settings = self.inference
 
         def error(step: int) -> Tensor:
@@ -336,6 +359,20 @@ def fit_figures(code: dict[str, Tensor]) -> list[dict[str, float]]:
 def _sides(inside: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
     """Where the samples inside end and where those outside begin; both cover everything where one side is empty."""
     return torch.where(inside > 0, inside, kept), torch.where(inside < kept, inside, 0)
+
+
+def _checked_samples(observations: dict[str, Tensor]) -> Tensor:
+    """The observed distances (B, N). Raises ValueError where they or what belongs to them is missing or another."""
+    points = observed_cloud(observations)
+    distances, *_ = (
+        observed_entry(observations, name, "samples of signed distance") for name in ("sdf", "inside", "kept")
+    )
+    if distances.shape != points.shape[:2]:
+        raise ValueError(
+            f"observed distances are (B, N), one for each of the points; these are {tuple(distances.shape)} for points "
+            f"{tuple(points.shape)}"
+        )
+    return distances
 
 
 def sample_window(observations: dict[str, Tensor], places: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from pipeline.models.declaration import Declaration
+from pipeline.models.stage_checks import missing_view
 from pipeline.settings import Settings
 
 
@@ -70,6 +71,14 @@ DECLARATION = Declaration(
     parent="deepsdf",
 )
 
+
+def check_stages(settings: ModelSettings, inference: InferenceSettings, stages: Settings) -> str | None:
+    """What the data stages do not give of what is observed, or None."""
+    if not stages.render_views.depth:
+        return "completion observes depths; set stages.render_views.depth: true"
+    return missing_view(settings.view, stages, "model.view")
+
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -77,7 +86,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.arrays import Rejected
-from pipeline.models.contract import Model, ShapeArrays, frozen
+from pipeline.models.contract import Model, ShapeArrays, frozen, observed_cloud
 from pipeline.models.deepsdf import SCALE, DeepSdf, fit_figures
 from pipeline.models.descent import descend
 from pipeline.training.data import ResidentData
@@ -141,10 +150,11 @@ class DeepSdfCompletion(Model):
     def encode(self, observations: dict[str, Tensor], seeds: Sequence[int]) -> dict[str, Tensor]:
         """{"code": (B, L), "error": (B,)}: the codes that explain what is seen best, and how well they do.
 
-        The error is that of the pairs and of free space under its weight, in the decoder's frame.
+        The error is that of the pairs and of free space under its weight, in the decoder's frame. Raises ValueError for
+        other observations than `observe` gives.
         """
         settings, offset = self.inference, self.inference.offset
-        points, normals, free = (observations[name] for name in ("points", "normals", "free"))
+        points, normals, free = (observed_cloud(observations, name) for name in ("points", "normals", "free"))
         pairs = torch.cat([points + offset * normals, points - offset * normals], dim=1)
         distances = offset * torch.ones_like(points[..., 0])
         distances = torch.cat([distances, -distances], dim=1)

@@ -21,6 +21,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, model_validator
 
 from pipeline.models.declaration import Declaration
+from pipeline.models.stage_checks import missing_points
 from pipeline.samples.observation import CloudObservation, VoxelObservation, observation_kind
 from pipeline.settings import Settings
 
@@ -131,6 +132,12 @@ def declare(settings: ModelSettings) -> Declaration:
     )
 
 
+def check_stages(settings: ModelSettings, inference: InferenceSettings, stages: Settings) -> str | None:
+    """What the data stages do not give of what is observed, or None."""
+    seen = settings.observation
+    return missing_points(seen.points, stages) if seen.kind == "point_cloud" else None
+
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -139,7 +146,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.arrays import Rejected
-from pipeline.models.contract import Model, ShapeArrays
+from pipeline.models.contract import Model, ShapeArrays, observed_cloud, observed_voxels
 from pipeline.models.occupancy_grid import checked_grid, gathered_grids, packed_grid, rasterised
 from pipeline.samples.observation import observe_point_cloud
 from pipeline.training.data import ResidentData, gather_points, random_index
@@ -274,8 +281,15 @@ class IfNet(Model):
 
     @torch.no_grad()
     def encode(self, observations: dict[str, Tensor], seeds: Sequence[int]) -> dict[str, Tensor]:
-        """{"level_0": (B, 1, R, R, R), "level_1": …}: the grid and the pyramid."""
-        levels = self.network.encode(self._grid(observations[self.observed]))
+        """{"level_0": (B, 1, R, R, R), "level_1": …}: the grid and the pyramid.
+
+        Raises ValueError where the observations are of another kind or size.
+        """
+        if self.observed == "points":
+            seen = observed_cloud(observations)
+        else:
+            seen = observed_voxels(observations, self.settings.observation.resolution)
+        levels = self.network.encode(self._grid(seen))
         return {f"level_{i}": level for i, level in enumerate(levels)}
 
     def field(self, code: dict[str, Tensor], queries: Tensor) -> Tensor:

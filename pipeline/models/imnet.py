@@ -103,7 +103,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.arrays import Rejected
-from pipeline.models.contract import Model, ShapeArrays
+from pipeline.models.contract import Model, ShapeArrays, observed_voxels
 from pipeline.models.layers import linear_of_parts
 from pipeline.samples.point_values import PAIRS, max_pool, point_values
 from pipeline.training.data import ResidentData, gather_points
@@ -246,11 +246,8 @@ class ImNet(Model):
 
     @torch.no_grad()
     def encode(self, observations: dict[str, Tensor], seeds: Sequence[int]) -> dict[str, Tensor]:
-        """{"code": (B, code)}, entries in (0, 1). Raises ValueError for voxels of another size than 64^3."""
-        voxels = observations["voxels"]
-        if voxels.shape[1:] != (INPUT,) * 3:
-            raise ValueError(f"IM-NET sees {INPUT}^3 voxels per shape, not {tuple(voxels.shape[1:])}")
-        return {"code": self.network.encoder(voxels)}
+        """{"code": (B, code)}, entries in (0, 1). Raises ValueError for other observations than voxels of 64^3."""
+        return {"code": self.network.encoder(observed_voxels(observations, INPUT))}
 
     def field(self, code: dict[str, Tensor], queries: Tensor) -> Tensor:
         """The decoder's values, inside above 0.5 and not quite within [0, 1]; 0 outside the cube."""

@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from pipeline.models.declaration import Declaration
+from pipeline.models.stage_checks import missing_view
 from pipeline.settings import Settings
 
 
@@ -77,6 +78,11 @@ def check_parent(settings: ModelSettings, parent: Settings) -> str | None:
     return None
 
 
+def check_stages(settings: ModelSettings, inference: InferenceSettings, stages: Settings) -> str | None:
+    """What the data stages do not give of what is observed, or None."""
+    return None if settings.view is None else missing_view(settings.view, stages, "model.view")
+
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -85,7 +91,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.arrays import Rejected
-from pipeline.models.contract import ShapeArrays
+from pipeline.models.contract import ShapeArrays, observed_entry
 from pipeline.models.encoders import on_white
 from pipeline.models.imnet import SLOPE, ImNet
 from pipeline.models.imnet_codes import OnCodes
@@ -190,7 +196,7 @@ class ImNetSvr(OnCodes):
     @torch.no_grad()
     def encode(self, observations: dict[str, Tensor], seeds: Sequence[int]) -> dict[str, Tensor]:
         """{"code": (B, L)} of pictures (B, 3, S, S) uint8 on white. Raises ValueError for other pictures."""
-        crops = grey_crops(observations["image"], self.settings.size)
+        crops = grey_crops(observed_entry(observations, "image", "pictures"), self.settings.size)
         return {"code": self.network(crops[:, None].float() / 255)}
 
 

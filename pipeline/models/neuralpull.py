@@ -27,6 +27,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.models.declaration import Declaration
+from pipeline.models.stage_checks import missing_points
 from pipeline.samples.observation import PointCloudSettings
 from pipeline.settings import Settings
 
@@ -112,6 +113,12 @@ DECLARATION = Declaration(
     batched=True,
 )
 
+
+def check_stages(settings: ModelSettings, inference: InferenceSettings, stages: Settings) -> str | None:
+    """What the data stages do not give of what is observed, or None."""
+    return missing_points(settings.observation.points, stages)
+
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -123,7 +130,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pipeline.arrays import Rejected
-from pipeline.models.contract import Model, ShapeArrays, seeded_init
+from pipeline.models.contract import Model, ShapeArrays, observed_cloud, seeded_init
 from pipeline.models.descent import descend
 from pipeline.models.layers import WeightNormLinear
 from pipeline.samples.observation import observe_point_cloud
@@ -317,9 +324,7 @@ class NeuralPull(Model):
         "sign", "shift", "scale" (B,) and "centre" (B, 3): distance = scale * (sign * network((q - centre) / scale) -
         shift). Raises ValueError where the observation is no cloud of points.
         """
-        points = observations.get("points")
-        if points is None or points.ndim != 3 or points.shape[-1] != 3:
-            raise ValueError("Neural-Pull observes point clouds under the name 'points', (B, M, 3)")
+        points = observed_cloud(observations)
         attraction = attract(points, self.settings, seeds)
         weights = self._first_weights(seeds, points.device)
         places = self._places(seeds).to(points.device)

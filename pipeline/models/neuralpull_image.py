@@ -26,6 +26,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from pipeline.models.declaration import Declaration
+from pipeline.models.stage_checks import missing_points, missing_view
 from pipeline.settings import Settings
 
 
@@ -82,6 +83,14 @@ def check_parent(settings: ModelSettings, parent: Settings) -> str | None:
     return None
 
 
+def check_stages(settings: ModelSettings, inference: InferenceSettings, stages: Settings) -> str | None:
+    """What the data stages do not give of what is observed and trained on, or None."""
+    fault = missing_points(settings.points, stages, "model.points")
+    if fault is None and inference.view != "best":
+        fault = missing_view(inference.view, stages, "inference.view")
+    return fault
+
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -89,7 +98,7 @@ import torch
 from torch import Tensor
 
 from pipeline.arrays import Rejected
-from pipeline.models.contract import Model, ShapeArrays, frozen
+from pipeline.models.contract import Model, ShapeArrays, frozen, observed_cloud, observed_entry
 from pipeline.models.encoders import normalised, on_white, resized
 from pipeline.models.neuralpull import TfNetwork, pull, require_neighbours, spreads, surface_figures, turned
 from pipeline.models.onet import Onet
@@ -154,6 +163,7 @@ class NeuralPullImage(Model):
         return {"loss": chamfer(pulled, batch["targets"]).mean()}
 
     def parameter_groups(self, learning_rate: float) -> list[dict]:
+        """Those of the network of distances; the parent's do not move."""
         return [{"params": list(self.network.parameters()), "lr": learning_rate}]
 
     def observe(self, arrays: ShapeArrays, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -176,15 +186,17 @@ class NeuralPullImage(Model):
     def encode(self, observations: dict[str, Tensor], seeds: Sequence[int]) -> dict[str, Tensor]:
         """{"feature": (B, F), "sign": (B,), "shift": (B,)} and the number "view" (B,) among those observed.
 
-        Raises ValueError for other pictures than (B, V, 3, S, S) uint8.
+        Raises ValueError for other pictures than (B, V, 3, S, S) uint8, and without the "truth" that the best view is
+        chosen by.
         """
-        images = observations.get("images")
-        if images is None or images.ndim != 5:
-            raise ValueError("this model observes pictures under the name 'images', (B, V, 3, S, S)")
+        images = observed_entry(observations, "images", "pictures")
+        if images.ndim != 5:
+            raise ValueError(f"observed pictures are (B, V, 3, S, S), these are {tuple(images.shape)}")
         features = self.features(images.flatten(0, 1)).unflatten(0, images.shape[:2])  # (B, V, F)
         view = torch.zeros(len(images), dtype=torch.long, device=images.device)
-        if "truth" in observations:
-            errors = [self._error(features[:, v], observations["truth"], seeds) for v in range(features.shape[1])]
+        if self.inference.view == "best":
+            truth = observed_cloud(observations, "truth")
+            errors = [self._error(features[:, v], truth, seeds) for v in range(features.shape[1])]
             view = torch.stack(errors).argmin(dim=0)
         feature = features[torch.arange(len(view), device=view.device), view]
         sign, shift = turned(lambda at: self.network(at, feature), _lattice(feature), LEAST_SOLID)

@@ -21,6 +21,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from pipeline.models.declaration import Declaration
+from pipeline.models.stage_checks import missing_points
 from pipeline.samples.observation import PointCloudSettings
 from pipeline.settings import Settings
 
@@ -89,6 +90,12 @@ DECLARATION = Declaration(
     ),
 )
 
+
+def check_stages(settings: ModelSettings, inference: InferenceSettings, stages: Settings) -> str | None:
+    """What the data stages do not give of what is observed, or None."""
+    return missing_points(settings.observation.points, stages)
+
+
 import itertools
 import math
 from collections.abc import Sequence
@@ -100,7 +107,7 @@ from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
 from pipeline.arrays import Mesh
-from pipeline.models.contract import Model, ShapeArrays
+from pipeline.models.contract import Model, ShapeArrays, observed_cloud
 from pipeline.models.layers import PointwiseConv
 from pipeline.models.point_ops import gather
 from pipeline.models.sphere import icosphere
@@ -301,10 +308,7 @@ class NeuralMeshFlow(Model):
     @torch.no_grad()
     def encode(self, observations: dict[str, Tensor], seeds: Sequence[int]) -> dict[str, Tensor]:
         """{"code": (B, code), "centre": (B, 1, 3) canonical} of clouds (B, M, 3). ValueError for other arrays."""
-        points = observations["points"]
-        if points.ndim != 3 or points.shape[-1] != 3 or points.shape[1] == 0:
-            raise ValueError(f"observed clouds are (B, M, 3) with at least one point, these are {tuple(points.shape)}")
-        points, centre = self._centred(points)
+        points, centre = self._centred(observed_cloud(observations))
         return {"code": self.network.encoder(points * SCALE), "centre": centre}
 
     def surface(self, code: dict[str, Tensor]) -> list[Mesh]:

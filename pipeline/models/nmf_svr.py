@@ -18,6 +18,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from pipeline.models.declaration import Declaration
+from pipeline.models.stage_checks import missing_view
 from pipeline.settings import Settings
 
 
@@ -73,6 +74,11 @@ def declare(settings: ModelSettings) -> Declaration:
     return replace(DECLARATION, starts_from=settings.imagenet)
 
 
+def check_stages(settings: ModelSettings, inference: InferenceSettings, stages: Settings) -> str | None:
+    """What the data stages do not give of what is observed, or None."""
+    return missing_view(settings.view, stages, "model.view")
+
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -81,7 +87,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.arrays import Mesh, Rejected
-from pipeline.models.contract import Model, ShapeArrays, frozen
+from pipeline.models.contract import Model, ShapeArrays, frozen, observed_entry
 from pipeline.models.encoders import ResNet18, load_imagenet, normalised, resized
 from pipeline.models.nmf import SCALE, NeuralMeshFlow, chamfer, require_batch
 from pipeline.training.data import ResidentData, gather_points, random_index
@@ -144,7 +150,7 @@ class NeuralMeshFlowSvr(Model):
     @torch.no_grad()
     def encode(self, observations: dict[str, Tensor], seeds: Sequence[int]) -> dict[str, Tensor]:
         """The auto-encoder's codes of pictures (B, 3, S, S) uint8. Raises ValueError for other pictures."""
-        points = self.network(resized(observations["image"], self.settings.size))
+        points = self.network(resized(observed_entry(observations, "image", "pictures"), self.settings.size))
         return self.parent.encode({"points": points / SCALE}, seeds)
 
     def surface(self, code: dict[str, Tensor]) -> list[Mesh]:

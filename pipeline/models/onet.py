@@ -16,22 +16,16 @@ Deviations:
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, NonNegativeInt, PositiveInt, Tag, model_validator
 
 from pipeline.models.declaration import Declaration
-from pipeline.samples.observation import PointCloudSettings
+from pipeline.models.stage_checks import missing_points, missing_view
+from pipeline.samples.observation import CloudObservation, VoxelObservation, observation_kind
 from pipeline.settings import Settings
 
 IMAGENET_WIDTH = 512
-
-
-class CloudObservation(PointCloudSettings):
-    """A noisy point cloud of the surface."""
-
-    kind: Literal["point_cloud"] = "point_cloud"
-    """May be left out."""
 
 
 class ViewObservation(Settings):
@@ -55,11 +49,8 @@ class ViewObservation(Settings):
     it starts from random weights."""
 
 
-class VoxelObservation(Settings):
-    """A solid occupancy grid over the cube [-0.5, 0.5]^3."""
-
-    kind: Literal["voxels"]
-    """Occupancies of cells."""
+class HalvedVoxels(VoxelObservation):
+    """A solid occupancy grid over the cube [-0.5, 0.5]^3, which the encoder halves four times."""
 
     resolution: Annotated[int, Field(ge=16, le=128, multiple_of=16)] = 32
     """Cells along each edge; 32 in the original."""
@@ -72,16 +63,12 @@ class NoObservation(Settings):
     """Unconditional."""
 
 
-def _kind(value: Any) -> Any:
-    return value.get("kind", "point_cloud") if isinstance(value, dict) else getattr(value, "kind", None)
-
-
 Observation = Annotated[
     Annotated[CloudObservation, Tag("point_cloud")]
     | Annotated[ViewObservation, Tag("view")]
-    | Annotated[VoxelObservation, Tag("voxels")]
+    | Annotated[HalvedVoxels, Tag("voxels")]
     | Annotated[NoObservation, Tag("nothing")],
-    Discriminator(_kind),
+    Discriminator(observation_kind),
 ]
 
 
@@ -181,6 +168,14 @@ def declare(settings: ModelSettings) -> Declaration:
     )
 
 
+def check_stages(settings: ModelSettings, inference: InferenceSettings, stages: Settings) -> str | None:
+    """What the data stages do not give of what is observed, or None."""
+    seen = settings.observation
+    if seen.kind == "view":
+        return missing_view(seen.view, stages, "model.observation.view")
+    return missing_points(seen.points, stages) if seen.kind == "point_cloud" else None
+
+
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -188,8 +183,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.arrays import Rejected
 from pipeline.models import encoders
-from pipeline.models.contract import Model, ShapeArrays
+from pipeline.models.contract import Model, ShapeArrays, observed_cloud, observed_entry, observed_voxels
 from pipeline.models.layers import CBatchNorm1d, CResnetBlockConv1d, PointwiseConv, ResnetBlockFC, linear_of_parts
 from pipeline.samples.observation import observe_point_cloud
 from pipeline.training.data import ResidentData, gather_points, random_index
@@ -441,23 +437,24 @@ class CloudSight:
         self.settings = settings
 
     def prepare(self, arrays: ShapeArrays) -> dict[str, np.ndarray]:
+        """{"surface.points": (n, 3)}."""
         return {"surface.points": arrays["surface.points"]}
 
     def observe(self, arrays: ShapeArrays, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """{"points": (M, 3)}, distinct ones with noise."""
         seen = observe_point_cloud(arrays["surface.points"], arrays["surface.normals"], self.settings, rng)
         return {"points": seen["points"]}
 
     def draw(self, data: ResidentData, shapes: Tensor, generator: torch.Generator, train: bool) -> dict[str, Tensor]:
+        """{"points": (B, M, 3)}, drawn with replacement, with fresh noise."""
         surface = data["surface.points"]
         index = random_index(generator, len(shapes), self.settings.points, surface.shape[1])
         noise = torch.randn((*index.shape, 3), generator=generator, device=generator.device)
         return {"points": gather_points(surface, shapes, index) + self.settings.noise * noise}
 
     def input(self, seen: Mapping[str, Tensor]) -> Tensor:
-        points = _entry(seen, "points", "point clouds")
-        if points.ndim != 3 or points.shape[-1] != 3 or points.shape[1] == 0:
-            raise ValueError(f"observed clouds are (B, M, 3) with at least one point, these are {tuple(points.shape)}")
-        return points
+        """Clouds (B, M, 3). Raises ValueError for other arrays."""
+        return observed_cloud(seen)
 
 
 class ViewSight:
@@ -467,15 +464,20 @@ class ViewSight:
         self.settings = settings
 
     def prepare(self, arrays: ShapeArrays) -> dict[str, np.ndarray]:
+        """{"views": (V, 3, S, S) uint8} on white."""
         return {"views": encoders.on_white(arrays["views.images"])}
 
     def observe(self, arrays: ShapeArrays, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """{"image": (3, S, S) uint8} on white. Raises Rejected where there is no view of that number."""
         view, views = self.settings.view, arrays["views.images"]
         if view >= len(views):
-            raise ValueError(f"observation.view is {view}, but the shape has views 0 to {len(views) - 1}")
+            raise Rejected(
+                f"there is no view {view}, only 0 to {len(views) - 1}; change observation.view or render more"
+            )
         return {"image": encoders.on_white(views[view : view + 1])[0]}
 
     def draw(self, data: ResidentData, shapes: Tensor, generator: torch.Generator, train: bool) -> dict[str, Tensor]:
+        """{"image": (B, 3, size, size)} in [0, 1]: random views, cropped as the settings say; else the one shown."""
         views = data["views"]
         shown = torch.full((len(shapes), 1), self.settings.view, device=generator.device)
         index = random_index(generator, len(shapes), 1, views.shape[1]) if train else shown
@@ -485,8 +487,14 @@ class ViewSight:
         return {"image": images}
 
     def input(self, seen: Mapping[str, Tensor]) -> Tensor:
-        images = _entry(seen, "image", "pictures")
-        return images if images.is_floating_point() else encoders.resized(images, self.settings.size)
+        """Pictures (B, 3, S, S) in [0, 1]: bytes are resized, floats are taken as they are. Raises ValueError for
+        other arrays."""
+        images = observed_entry(seen, "image", "pictures")
+        if not images.is_floating_point():
+            return encoders.resized(images, self.settings.size)
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"pictures are (B, 3, S, S), red green blue; these are {tuple(images.shape)}")
+        return images
 
 
 class VoxelSight:
@@ -496,20 +504,21 @@ class VoxelSight:
         self.resolution, self.key = settings.resolution, f"voxels.{settings.resolution}"
 
     def prepare(self, arrays: ShapeArrays) -> dict[str, np.ndarray]:
+        """{"voxels.R": (R, R, R) bool}."""
         return {self.key: arrays[self.key]}
 
     def observe(self, arrays: ShapeArrays, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """{"voxels": (R, R, R) bool}."""
         return {"voxels": arrays[self.key]}
 
     def draw(self, data: ResidentData, shapes: Tensor, generator: torch.Generator, train: bool) -> dict[str, Tensor]:
+        """{"voxels": (B, R, R, R) bool}."""
         voxels = data[self.key]
         return {"voxels": voxels[shapes.to(voxels.device)].to(generator.device)}
 
     def input(self, seen: Mapping[str, Tensor]) -> Tensor:
-        voxels, edge = _entry(seen, "voxels", "voxels"), self.resolution
-        if voxels.shape[1:] != (edge, edge, edge):
-            raise ValueError(f"observed voxels are (B, {edge}, {edge}, {edge}), these are {tuple(voxels.shape)}")
-        return voxels
+        """Voxels (B, R, R, R). Raises ValueError for other arrays and resolutions."""
+        return observed_voxels(seen, self.resolution)
 
 
 class NoSight:
@@ -519,26 +528,23 @@ class NoSight:
         pass
 
     def prepare(self, arrays: ShapeArrays) -> dict[str, np.ndarray]:
+        """No arrays."""
         return {}
 
     def observe(self, arrays: ShapeArrays, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """No arrays."""
         return {}
 
     def draw(self, data: ResidentData, shapes: Tensor, generator: torch.Generator, train: bool) -> dict[str, Tensor]:
+        """No tensors."""
         return {}
 
     def input(self, seen: Mapping[str, Tensor]) -> None:
+        """There is no encoder."""
         return None
 
 
 SIGHTS = {"point_cloud": CloudSight, "view": ViewSight, "voxels": VoxelSight, "nothing": NoSight}
-
-
-def _entry(seen: Mapping[str, Tensor], name: str, kind: str) -> Tensor:
-    if name not in seen:
-        given = ", ".join(sorted(seen)) or "nothing"
-        raise ValueError(f"this model observes {kind} under the name {name!r}; it was given {given}")
-    return seen[name]
 
 
 # --- the model
@@ -565,7 +571,7 @@ class Onet(Model):
     def observe(self, arrays: ShapeArrays, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """{"points": (M, 3)}, the noisy cloud; {"image": (3, S, S) uint8}, one view on white; or {"voxels": (R, R, R)}.
 
-        Raises ValueError where a shape lacks the view asked for.
+        Raises Rejected where a shape lacks the view asked for.
         """
         return self.sight.observe(arrays, rng)
 
@@ -637,7 +643,8 @@ class UnconditionalOnet(Onet):
 
         Raises ValueError where there are no labelled points.
         """
-        points, occupancies = (_entry(observations, name, "labelled points") for name in ("points", "occupancies"))
+        parts = ("points", "occupancies")
+        points, occupancies = (observed_entry(observations, name, "labelled points") for name in parts)
         mean, logstd = self.network.encoder_latent(points, occupancies.float(), None)
         return {"latent": mean, "kl": divergence(mean, logstd)}
 

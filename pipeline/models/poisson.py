@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from pipeline.models.declaration import Declaration
+from pipeline.models.stage_checks import missing_points
 from pipeline.samples.observation import PointCloudSettings
 from pipeline.settings import Settings
 
@@ -57,6 +58,12 @@ DECLARATION = Declaration(
     papers=("Kazhdan and Hoppe, Screened Poisson Surface Reconstruction, ACM Transactions on Graphics 32(3), 2013",),
 )
 
+
+def check_stages(settings: ModelSettings, inference: InferenceSettings, stages: Settings) -> str | None:
+    """What the data stages do not give of what is observed, or None."""
+    return missing_points(settings.observation.points, stages)
+
+
 import numpy as np
 
 from pipeline.arrays import Mesh
@@ -71,6 +78,7 @@ class Poisson(Classical):
         self.settings = settings
 
     def reconstruct(self, points: np.ndarray, normals: np.ndarray | None) -> Mesh:
+        """The Poisson surface of points (M, 3) with normals (M, 3), estimated where None."""
         return reconstruct(points, normals, self.settings)
 
 

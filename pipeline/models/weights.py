@@ -30,7 +30,7 @@ def load_published(preset: str, state_dict: Mapping[str, Tensor], **model_settin
     block = _block(preset)
     head = registry.head(block["method"])
     if head.DECLARATION.parent:
-        raise ValueError(f"{preset} builds on a {head.DECLARATION.parent} model; load that one's weights")
+        raise ValueError(f"{preset} builds on a trained {head.DECLARATION.parent}; load that one's weights")
     settings = registry.load(block["method"]).ModelSettings(**{**block.get("model", {}), **model_settings})
     return from_published(block["method"], settings, state_dict)
 
@@ -38,6 +38,10 @@ def load_published(preset: str, state_dict: Mapping[str, Tensor], **model_settin
 def from_published(method: str, settings: Settings, state_dict: Mapping[str, Tensor]) -> Model:
     """The model of these ModelSettings with the original's weights, in evaluation mode; errors as `load_published`."""
     module = registry.load(method)
+    if module.DECLARATION.parent:
+        raise ValueError(
+            f"{method} builds on a trained {module.DECLARATION.parent}, so weights of its own are not enough"
+        )
     if module.DECLARATION.trains != "gradient" and not module.DECLARATION.batched:
         raise ValueError(f"{method} has no weights")
     model = build_model(method, settings, module.InferenceSettings(), train_shapes=0, seed=0)

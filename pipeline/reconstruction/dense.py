@@ -17,8 +17,9 @@ def evaluate_dense(
 ) -> np.ndarray:
     """Values at the (resolution + 1)^3 points of a lattice that spans a centred cube of edge `box`, faces included.
 
-    field: maps points (n, 3) float64 to values (n,). Returns float64, index order x, y, z. Raises Rejected where the
-    field gives values that are not finite.
+    field: maps points (n, 3) float64 to values (n,). Returns float64, index order x, y, z. For use from Python with any
+    field; the workflow asks the `Lattice` of each shape of a batch. Raises Rejected where the field gives values that
+    are not finite.
     """
     lattice = Lattice(resolution, chunk)
     while len(points := lattice.queries()):

@@ -53,7 +53,8 @@ class ExtractionSettings(Settings):
     """Shapes refined together; each holds its lattice in memory, 5 bytes a point (11 MB at 128, 85 MB at 256)."""
 
     checkpoint: Literal["best", "last"] = "best"
-    """Which weights: the best by validation, or the last. Where a method does not validate they are the same."""
+    """Which weights: the best by validation, or the last; also for codes, the quick evaluation and experiments that
+    build on this one. Where a method does not validate they are the same."""
 
     largest_component: bool = False
     """Keep only the connected part of largest area."""

@@ -27,7 +27,8 @@ class SplitSettings(Settings):
     path: str | None = None
     """Lists (kind files): a CSV with the columns category,id,split (or SHREC16's all.csv); a folder with
     <category>/train.lst, val.lst and test.lst; DeepSDF's JSON, one file or a folder of them, train, val or test in
-    the name. Shapes in no list are left out."""
+    the name; IM-NET's names beside its HDF5, all_vox256_img_train.txt and _test.txt. Shapes in no list are left
+    out."""
 
     @model_validator(mode="after")
     def _consistent(self) -> SplitSettings:
@@ -116,7 +117,7 @@ def list_files(path: Path) -> Iterator[tuple[Path, str]]:
     for inner in sorted(path.iterdir()):
         if inner.is_dir():
             yield from ((inner / name, inner.name) for name in LIST_FILES if (inner / name).is_file())
-        elif inner.name in LIST_FILES or (inner.suffix == ".json" and _split_in(inner.stem)):
+        elif inner.name in LIST_FILES or (inner.suffix == ".json" and _split_in(inner.stem)) or _is_imnets(inner):
             yield inner, ""
 
 
@@ -126,6 +127,9 @@ def _file_rows(path: Path, category: str) -> Iterator[tuple[str, str, str]]:
         yield from _csv_rows(text, path)
     elif path.suffix == ".json":
         yield from _json_rows(json.loads(text), path)
+    elif _is_imnets(path):
+        names = (line.strip().partition("/") for line in text.split("\n") if line.strip())
+        yield from ((folder, shape, _split_in(path.stem)) for folder, _, shape in names)
     elif path.name in LIST_FILES:
         yield from ((category, line.strip(), path.stem) for line in text.split("\n") if line.strip())
     else:
@@ -158,6 +162,11 @@ def _json_rows(value: object, path: Path) -> Iterator[tuple[str, str, str]]:
                 yield from ((category, str(shape), split) for shape in shapes)
     except (AttributeError, TypeError) as error:
         raise SplitError(f'{path} is not of the form {{"dataset": {{"category": ["id", ...]}}}}') from error
+
+
+def _is_imnets(path: Path) -> bool:
+    """IM-NET's list of the names of an HDF5 file's rows, one category/id a line. Other .txt files are no lists."""
+    return path.suffix == ".txt" and _split_in(path.stem) is not None and path.with_suffix(".hdf5").exists()
 
 
 def _split_in(stem: str) -> str | None:

@@ -6,7 +6,8 @@ No loader, no workers: what is drawn depends on a generator alone. Arrays that d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.arrays import Rejected
 from pipeline.models.contract import Model, ShapeArrays
+
+LOG = logging.getLogger("isomill")
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,13 @@ class Spill:
 
 
 class ResidentData:
-    """Arrays of S shapes, each key stacked to one tensor (S, ...). `names` say which shape is which."""
+    """Arrays of S shapes, each key stacked to one tensor (S, ...). `names` say which shape is which.
 
-    def __init__(self, tensors: dict[str, Tensor], names: Sequence[str]) -> None:
-        self.tensors, self.names = tensors, tuple(names)
+    left_out: names of the shapes that could not be taken, which are not among the S, with the reason.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor], names: Sequence[str], left_out: Mapping[str, str] = {}) -> None:
+        self.tensors, self.names, self.left_out = tensors, tuple(names), dict(left_out)
 
     def __getitem__(self, key: str) -> Tensor:
         return self.tensors[key]
@@ -40,7 +47,7 @@ class ResidentData:
     @classmethod
     def from_shapes(
         cls,
-        shapes: Sequence[ShapeArrays],
+        shapes: Sequence[ShapeArrays | Rejected],
         keys: Sequence[str] | None = None,
         device: torch.device | str = "cpu",
         *,
@@ -50,16 +57,17 @@ class ResidentData:
     ) -> ResidentData:
         """Stack the named arrays (all where keys is None) of the shapes, which are read once and in order.
 
+        A Rejected in place of a shape's arrays leaves the shape out, with a warning.
         names: of the shapes, for messages. limit: bytes the device may take; beyond it the arrays stay on the host.
         spill: where they go when the host may not hold them either.
         Raises ValueError where a shape's array is missing or has another size or type than the first shape's.
         """
         names = tuple(names) if names is not None else tuple(f"shape {i}" for i in range(len(shapes)))
-        stacked = _stack(shapes, keys, names, spill)
+        stacked, kept, left_out = _stack(shapes, keys, names, spill)
         tensors = {key: torch.from_numpy(array) for key, array in stacked.items()}
         if any(isinstance(array, np.memmap) for array in stacked.values()):
-            return cls(tensors, names)
-        return cls(_place(tensors, torch.device(device), limit), names)
+            return cls(tensors, kept, left_out)
+        return cls(_place(tensors, torch.device(device), limit), kept, left_out)
 
     @classmethod
     def for_model(
@@ -72,45 +80,73 @@ class ResidentData:
         limit: int | None = None,
         spill: Spill | None = None,
     ) -> ResidentData:
-        """What the model's training keeps of each shape (`Model.prepare`)."""
+        """What the model's training keeps of each shape (`Model.prepare`); those it cannot train on are left out."""
         return cls.from_shapes(_Prepared(model, shapes), None, device, names=names, limit=limit, spill=spill)
 
 
 class _Prepared(Sequence):
-    """The shapes as a model prepares them, made one at a time so that they are never all in memory twice."""
+    """The shapes as a model prepares them, made one at a time so that they are never all in memory twice.
+
+    In place of a shape that cannot be trained on stands the Rejected that says why.
+    """
 
     def __init__(self, model: Model, shapes: Sequence[ShapeArrays]) -> None:
         self._model, self._shapes = model, shapes
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return self._model.prepare(self._shapes[index])
+    def __getitem__(self, index: int) -> dict[str, np.ndarray] | Rejected:
+        return self._prepared(self._shapes[index])
 
     def __len__(self) -> int:
         return len(self._shapes)
 
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        return map(self._model.prepare, self._shapes)
+    def __iter__(self) -> Iterator[dict[str, np.ndarray] | Rejected]:
+        return map(self._prepared, self._shapes)
+
+    def _prepared(self, arrays: ShapeArrays) -> dict[str, np.ndarray] | Rejected:
+        try:
+            return self._model.prepare(arrays)
+        except Rejected as reason:
+            return reason
 
 
 def _stack(
-    shapes: Sequence[ShapeArrays], keys: Sequence[str] | None, names: Sequence[str], spill: Spill | None
-) -> dict[str, np.ndarray]:
+    shapes: Sequence[ShapeArrays | Rejected], keys: Sequence[str] | None, names: Sequence[str], spill: Spill | None
+) -> tuple[dict[str, np.ndarray], list[str], dict[str, str]]:
+    """The stacked arrays, the names of their shapes, and name → reason of those that are left out."""
     stacked: dict[str, np.ndarray] = {}
-    for row, arrays in enumerate(shapes):
-        if row == 0:
+    kept: list[str] = []
+    left_out: dict[str, str] = {}
+    for name, arrays in zip(names, shapes, strict=True):
+        if isinstance(arrays, Rejected):
+            LOG.warning("%s is left out of the training: %s", name, arrays)
+            left_out[name] = str(arrays)
+            continue
+        if not kept:
             first = {key: np.asarray(arrays[key]) for key in (arrays if keys is None else keys)}
             stacked = _allocated(first, len(shapes), spill)
         for key, target in stacked.items():
             if key not in arrays:
-                raise ValueError(f"{names[row]} lacks the array {key!r}, which {names[0]} has")
+                raise ValueError(f"{name} lacks the array {key!r}, which {kept[0]} has")
             array = np.asarray(arrays[key])
             if (array.shape, array.dtype) != (target.shape[1:], target.dtype):
                 raise ValueError(
-                    f"{names[row]}: array {key!r} is {array.shape} {array.dtype}, but {names[0]}'s is "
+                    f"{name}: array {key!r} is {array.shape} {array.dtype}, but {kept[0]}'s is "
                     f"{target.shape[1:]} {target.dtype}; all shapes of a run need the same sample counts"
                 )
-            target[row] = array
-    return stacked
+            target[len(kept)] = array
+        kept.append(name)
+    return {key: target[: len(kept)] for key, target in stacked.items()}, kept, left_out
+
+
+def left_out_note(kind: str, shapes: int, left_out: Mapping[str, str]) -> tuple[str, ...]:
+    """What a reader should know of the shapes that a run leaves out of so many; nothing where there are none.
+
+    kind: of the shapes, such as "training". left_out: name → reason.
+    """
+    if not left_out:
+        return ()
+    name, reason = next(iter(left_out.items()))
+    return (f"{len(left_out)} of {shapes} {kind} shapes left out, the first {name}: {reason}",)
 
 
 def _allocated(first: dict[str, np.ndarray], shapes: int, spill: Spill | None) -> dict[str, np.ndarray]:

@@ -124,7 +124,7 @@ import torch
 from pipeline.models.contract import Model, ShapeArrays
 from pipeline.training import loggers, surroundings
 from pipeline.training.checkpoint import weights_of
-from pipeline.training.data import ResidentData
+from pipeline.training.data import ResidentData, left_out_note
 from pipeline.training.run import Interrupted, NonFiniteLoss, Run, TrainResult
 
 __all__ = [
@@ -149,13 +149,15 @@ def train(
     seed: int,
     state_dir: Path,
     log_dir: Path | None,
+    validation_names: Sequence[str] | None = None,
     report: Callable[[int, int, dict[str, float]], None] = lambda step, total, values: None,
 ) -> TrainResult:
     """Train a model on resident data, continuing from `state_dir` where it holds a state of this run.
 
-    data: as the model prepares shapes (`ResidentData.for_model`). validation: held-out shapes' arrays. report: called
-    every few steps with (step, total, {name: value}). A model that is fitted directly is fitted. With several devices
-    this process starts the others, which run the same program up to here; their results have `leads` False.
+    data: as the model prepares shapes (`ResidentData.for_model`). validation: held-out shapes' arrays, and their names
+    for messages; those that the model cannot observe are left out, as a note of the result says. report: called every
+    few steps with (step, total, {name: value}). A model that is fitted directly is fitted. With several devices this
+    process starts the others, which run the same program up to here; their results have `leads` False.
 
     Raises ValueError without training shapes, CheckpointMismatch where the state is another run's, NonFiniteLoss
     within ten steps of the first bad loss (the last good state stays), Interrupted after SIGTERM or SIGUSR1.
@@ -165,7 +167,9 @@ def train(
     if model.declaration.trains == "directly":
         model.fit(data)
         weights = weights_of(model)
-        return TrainResult(weights, weights, [], steps_done=0, best_step=0)
+        notes = left_out_note("training", len(data) + len(data.left_out), data.left_out)
+        return TrainResult(weights, weights, [], steps_done=0, best_step=0, notes=notes)
+    names = validation_names if validation_names is not None else [f"held-out {i}" for i in range(len(validation))]
     device = device_of(runtime)
     with (
         surroundings.stop_signals() as stop,
@@ -173,7 +177,7 @@ def train(
         surroundings.own_random_stream(device),
         surroundings.matmul_precision(settings.tf32),
     ):
-        run = Run(model, data, validation, settings, runtime, device, seed, state_dir)
+        run = Run(model, data, validation, settings, runtime, device, seed, state_dir, names)
         with loggers.writer(log_dir, runtime, run.step, leads=run.leads) as write:
             return run.finish(stop, report, write)
 

@@ -21,7 +21,7 @@ from pipeline.settings import canonical_json
 from pipeline.training import checkpoint
 from pipeline.training.average import Average
 from pipeline.training.checkpoint import CheckpointMismatch, State
-from pipeline.training.data import ResidentData
+from pipeline.training.data import ResidentData, left_out_note
 from pipeline.training.schedule import ShapeOrder, learning_rate_factor, seed_step
 from pipeline.training.validation import HeldOut
 
@@ -82,13 +82,14 @@ class Run:
         device: torch.device,
         seed: int,
         state_dir: Path,
+        validation_names: Sequence[str],
     ) -> None:
         self.settings, self.runtime, self.seed, self.folder = settings, runtime, seed, state_dir
         self.model, self.data = model, data
         self.fabric = _fabric(model, settings, runtime, device)
         self.order = ShapeOrder(len(data), settings.batch_shapes, seed)
-        shapes = validation[: settings.validation_shapes] if model.declaration.validates else ()
-        self.held_out = HeldOut.of(model, shapes, settings.validation_points, seed) if len(shapes) else None
+        self.notes = [*left_out_note("training", len(data) + len(data.left_out), data.left_out)]
+        self.held_out = self._hold_out(validation, validation_names)
         if settings.compile:
             model.network.compile()
         self.wrapped, self.optimiser = self.fabric.setup(model, make_optimiser(model, settings))
@@ -100,9 +101,16 @@ class Run:
         self.history: list[dict[str, float]] = []
         self.sums: dict[str, float] = {}
         self.waiting: list[tuple[Tensor, dict[str, Tensor]]] = []
-        self.notes: list[str] = []
         self._restore()
         self.first = self.step
+
+    def _hold_out(self, validation: Sequence[ShapeArrays], names: Sequence[str]) -> HeldOut | None:
+        """The shapes that the run is validated with; None where there are none."""
+        count = self.settings.validation_shapes if self.model.declaration.validates else 0
+        shapes, points = validation[:count], self.settings.validation_points
+        held_out = HeldOut.of(self.model, shapes, points, self.seed, names[:count])
+        self.notes += left_out_note("validation", len(shapes), held_out.left_out)
+        return held_out if len(held_out) else None
 
     @property
     def leads(self) -> bool:

@@ -2,36 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.arrays import Rejected
 from pipeline.geometry.field import point_iou
 from pipeline.models.contract import Model, ShapeArrays, stack_observations
 from pipeline.seeds import rng_for, torch_seed
 
+LOG = logging.getLogger("isomill")
+
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Observations, seeds, queries (n, 3) and labels (n,) of held-out shapes, fixed for a whole run."""
+    """Observations, seeds, queries (n, 3) and labels (n,) of held-out shapes, fixed for a whole run.
+
+    left_out: name → reason of the shapes that the model cannot observe, which are not among them.
+    """
 
     observations: list[dict[str, np.ndarray]]
     seeds: list[int]
     queries: list[np.ndarray]
     labels: list[np.ndarray]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.seeds)
 
     @classmethod
-    def of(cls, model: Model, shapes: Iterable[ShapeArrays], points: int, seed: int) -> HeldOut:
+    def of(cls, model: Model, shapes: Sequence[ShapeArrays], points: int, seed: int, names: Sequence[str]) -> HeldOut:
         """The first `points` volume points of each shape, and one seeded observation of it."""
         held_out = cls([], [], [], [])
-        for i, arrays in enumerate(shapes):
+        for i, (name, arrays) in enumerate(zip(names, shapes, strict=True)):
             label = f"validation {i}"
-            held_out.observations.append(model.observe(arrays, rng_for(seed, "observe", label)))
+            try:
+                observation = model.observe(arrays, rng_for(seed, "observe", label))
+            except Rejected as reason:
+                LOG.warning("%s is left out of the validation: %s", name, reason)
+                held_out.left_out[name] = str(reason)
+                continue
+            queries = arrays["volume.points"][:points]
+            if len(held_out) and len(queries) != len(held_out.queries[0]):
+                raise ValueError(
+                    f"{name} has {len(queries)} labelled volume points to validate with, those before it have "
+                    f"{len(held_out.queries[0])}; all shapes of a run need the same sample counts"
+                )
+            held_out.observations.append(observation)
             held_out.seeds.append(torch_seed(seed, "encode", label))
-            held_out.queries.append(arrays["volume.points"][:points])
+            held_out.queries.append(queries)
             held_out.labels.append(arrays["volume.occupancies"][:points])
         return held_out
 

@@ -100,7 +100,7 @@ def radii(folder: Path) -> list[float]:
 def export(plan, first: float = 0.2, last: float = 0.4) -> Path:
     path = Path(plan.results) / "codes/balls/0.h5"
     codes = {"code": np.float32([[first], [0.3], [last]]), "error": np.zeros(3, np.float32)}
-    files.write_atomic(path, codes_file(["all/a", "all/x", "all/b"], [codes]))
+    files.write_atomic(path, codes_file(["all/a", "all/x", "all/b"], [codes], "best"))
     return path
 
 
@@ -139,11 +139,12 @@ def test_without_exported_codes_the_shapes_are_encoded_as_generation_does(study,
 def test_stored_codes_are_taken_only_where_both_shapes_have_one(study):
     path = export(study)
     checkpoint = Path(study.results) / "training/balls/checkpoint.json"
-    found = stored_codes(path.parent, ("all/b", "all/a"), checkpoint)
+    found = stored_codes(path.parent, ("all/b", "all/a"), checkpoint, "best")
     np.testing.assert_array_equal(found["code"], np.float32([[0.4], [0.2]]))
-    assert stored_codes(path.parent, ("all/a", "all/a"), checkpoint)["code"].shape == (2, 1)
-    assert stored_codes(path.parent, ("all/a", "all/y"), checkpoint) is None
-    assert stored_codes(path.parent / "nowhere", ("all/a", "all/b"), checkpoint) is None
+    assert stored_codes(path.parent, ("all/a", "all/a"), checkpoint, "best")["code"].shape == (2, 1)
+    assert stored_codes(path.parent, ("all/a", "all/y"), checkpoint, "best") is None
+    assert stored_codes(path.parent, ("all/b", "all/a"), checkpoint, "last") is None  # these are of the best weights
+    assert stored_codes(path.parent / "nowhere", ("all/a", "all/b"), checkpoint, "best") is None
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,24 @@ def test_a_closed_sphere_has_no_holes_and_waterproofing_changes_nothing():
     np.testing.assert_array_equal(inside_waterproof(sphere, points), inside_parity(sphere, points))
 
 
+def test_where_a_ray_passes_through_an_edge_the_originals_rotation_decides():
+    """IF-Net turns mesh and points by a matrix whose cosine is 6e-17: some lattice points leave the diagonals."""
+    cube, cosine = solids.box(), np.cos(np.pi / 2)
+    lidless = Mesh(cube.vertices, cube.faces[cube.triangles.mean(axis=1)[:, 2] < 0.49])
+    axis = np.arange(-16, 17) / 34
+    points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+    above, below = crossings(lidless, points)
+    points = points[above % 2 != below % 2]
+    first, exact = ([[c, 0, 1], [0, 1, 0], [-1, 0, c]] for c in (cosine, 0.0))
+    along_x, by_swapping = (
+        crossings(Mesh(lidless.vertices @ np.transpose(turn), lidless.faces), points @ np.transpose(turn))
+        for turn in (first, exact)
+    )
+    settled = along_x[0] % 2 == along_x[1] % 2
+    assert (along_x[0] != by_swapping[0]).any()
+    np.testing.assert_array_equal(inside_waterproof(lidless, points)[settled], (along_x[0] % 2 == 1)[settled])
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_sphere_without_one_polar_cap_is_waterproof(axis):
     sphere = solids.icosphere(0.4, subdivisions=5)

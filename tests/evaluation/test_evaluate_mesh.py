@@ -32,7 +32,7 @@ SURFACE, VOLUME = surface_of(solids.three_boxes()), volume_of(solids.three_boxes
 
 
 def evaluated(mesh, surface=SURFACE, volume=VOLUME, settings=FEW, seed=0, reference=None, profile="onet"):
-    product = evaluate_mesh(mesh, surface, volume, settings, rng_for(seed, "test"), reference)
+    product = evaluate_mesh(mesh, surface, settings, rng_for(seed, "test"), volume, reference)
     return product.value["profiles"][profile]
 
 
@@ -132,6 +132,10 @@ def test_without_a_reference_volume_iou_is_undefined_and_the_rest_is_not(volume)
     row = evaluated(solids.three_boxes(), volume=volume)
     assert row["iou"] is None and row["reference_has_volume"] is False
     assert row["status"] == "ok" and row["chamfer_l1"] < 0.01
+    assert row["reason"] == "the reference has no volume, so IoU is undefined"
+    boxes = solids.three_boxes()
+    open_mesh = evaluated(Mesh(boxes.vertices, boxes.faces[2:]), volume=volume)
+    assert open_mesh["reason"] == "the mesh is not watertight; the reference has no volume, so IoU is undefined"
 
 
 def test_a_row_is_json_and_depends_on_nothing_but_its_arguments():
@@ -170,7 +174,7 @@ def test_profiles_listed_together_give_what_each_gives_alone():
 
     def rows(*profiles):
         settings = EvaluationSettings(profiles=profiles, samples=3_000, mesh_distance_points=300)
-        product = evaluate_mesh(mesh, SURFACE, VOLUME, settings, rng_for(0, "test"), solids.three_boxes())
+        product = evaluate_mesh(mesh, SURFACE, settings, rng_for(0, "test"), VOLUME, solids.three_boxes())
         return product.value["profiles"]
 
     together = rows(*names)
@@ -193,7 +197,7 @@ def test_samples_are_made_once_for_all_profiles_that_share_them(monkeypatch):
         mesh_distance_points=0,
         mesh_quality=False,
     )
-    evaluate_mesh(solids.box(), SURFACE, VOLUME, settings, rng_for(0, "test"), solids.box())
+    evaluate_mesh(solids.box(), SURFACE, settings, rng_for(0, "test"), VOLUME, solids.box())
     assert drawn == [1_000, 1_000]  # once on the prediction, once afresh on the reference
 
 

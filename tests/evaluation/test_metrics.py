@@ -10,7 +10,6 @@ from pipeline.evaluation.metrics import (
     METRICS,
     Match,
     Samples,
-    alignment,
     assignment_distance,
     compare_surfaces,
     componentwise_consistency,
@@ -147,12 +146,6 @@ def test_nearest_names_the_point_it_measures_to():
     table = np.linalg.norm(queries[:, None] - points[None], axis=-1)
     np.testing.assert_array_equal(index, table.argmin(axis=1))
     np.testing.assert_allclose(distances, table.min(axis=1))
-
-
-def test_alignment_ignores_length_and_direction_and_is_zero_without_a_normal():
-    normals = np.array([[0, 0, 2.0], [1, 1, 0], [0, 0, 0]])
-    others = np.array([[0, 0, -3.0], [1, 0, 0], [1, 0, 0]])
-    np.testing.assert_allclose(alignment(normals, others), [1, 0.5**0.5, 0])
 
 
 @given(st.floats(0, 1), st.floats(0, 1))

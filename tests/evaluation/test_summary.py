@@ -14,7 +14,6 @@ from pipeline.evaluation.summary import (
     profile_rows,
     quick_means,
     quick_table,
-    status_counts,
     wide_table,
 )
 
@@ -148,7 +147,6 @@ def test_values_taken_in_different_ways_never_meet_in_one_mean():
     assert "iou" not in set(table[table["profile"] == "deepsdf"]["metric"])
     assert line(table, profile="deepsdf", metric="printed_cd")["micro_dropped"] == 3.0
     assert list(by_category(wide_table(rows)).columns[:4]) == ["method", "profile", "category", "metric"]
-    assert line(status_counts(wide_table(rows)), method="onet")["asked"] == 1
 
 
 def test_what_a_paper_prints_is_penalised_in_its_own_scale():
@@ -193,16 +191,3 @@ def test_quick_tables_hold_shapes_and_means_per_category():
     assert means.loc["micro mean", "loss"] == pytest.approx(4.0)
     assert means.loc["micro mean", ["asked", "scored"]].tolist() == [4, 3]
     assert quick_means(quick_table("net", [])).loc[0, "asked"] == 0
-
-
-def test_statuses_are_counted_and_open_and_inside_out_meshes_with_them():
-    counts = status_counts(wide_table(ROWS)).set_index("method")
-    assert dict(counts.loc["onet"]) == {
-        "asked": 4,
-        "empty": 1,
-        "missing": 0,
-        "ok": 3,
-        "not_watertight": 1,
-        "inside_out": 1,
-    }
-    assert counts.loc["poisson", "missing"] == 1

@@ -353,7 +353,7 @@ def test_supervision_decides_the_stages_and_the_points():
 
 
 def test_observations_of_the_wrong_kind_or_size_are_refused(original):
-    with pytest.raises(ValueError, match="observes a point cloud"):
+    with pytest.raises(ValueError, match="observes point clouds under the name 'points'"):
         original.encode({"voxels": torch.zeros((1, 32, 32, 32))}, [0])
     with pytest.raises(ValueError, match="a cloud of 150 points is too small; these settings need at least 200"):
         original.encode({"points": torch.rand((1, 150, 3))}, [0])

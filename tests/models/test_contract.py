@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -175,6 +176,44 @@ def test_field_ignores_the_order_of_observed_points(name, shapes, queries):
     shuffled = {key: tensor[:, order] for key, tensor in observations.items()}
     values = answer(model, observations, [1, 2, 3], queries)
     np.testing.assert_allclose(answer(model, shuffled, [1, 2, 3], queries), values, atol=1e-6)
+
+
+def observed_names(case: str) -> list[str]:
+    """What a case is shown of a shape, none for those that observe nothing."""
+    return sorted(tiny_model(case).observe(block_arrays(BLOCKS, 400), np.random.default_rng(0)))
+
+
+OBSERVED = [(case, name) for case in NAMES for name in observed_names(case)]
+
+
+@pytest.mark.parametrize(("name", "entry"), OBSERVED)
+def test_an_observation_that_lacks_an_entry_is_refused_by_its_name(name, entry, shapes):
+    model = prepared(name, shapes)
+    seen = observed(model, shapes[:1])
+    del seen[entry]
+    with pytest.raises(ValueError, match=f"under the name '{entry}'; it was given") as raised:
+        model.encode({**seen, "sound": torch.zeros(1, 7)}, [1])
+    assert "sound (1, 7)" in str(raised.value)
+
+
+def other_size(entry: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The same observation in a size that its model is not made for."""
+    if entry == "voxels":
+        return tensor.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    return tensor[..., :1, :, :] if entry.startswith("image") else tensor[..., :2]
+
+
+SIZED = [row for row in OBSERVED if row[1] in ("points", "normals", "free", "voxels", "image", "images")]
+
+
+@pytest.mark.parametrize(("name", "entry"), [row for row in SIZED if row[0] != "onet/unconditional"])
+def test_an_observation_of_another_size_is_refused(name, entry, shapes):
+    """Voxels of another resolution, pictures of one channel, points of two coordinates."""
+    model = prepared(name, shapes)
+    seen = observed(model, shapes[:1])
+    wrong = other_size(entry, seen[entry])
+    with pytest.raises(ValueError, match=re.escape(f"{tuple(wrong.shape[-3:])}"[1:])):
+        model.encode({**seen, entry: wrong}, [1])
 
 
 CONVONET = {"code": 16, "hidden": 32, "queries": 512}

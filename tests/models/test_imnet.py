@@ -185,5 +185,5 @@ def test_an_empty_grid_is_rejected_with_what_to_do():
 
 
 def test_voxels_of_another_size_are_refused():
-    with pytest.raises(ValueError, match=r"64\^3 voxels per shape, not \(32, 32, 32\)"):
+    with pytest.raises(ValueError, match=r"voxels are \(B, 64, 64, 64\), these are \(1, 32, 32, 32\)"):
         tiny_model("imnet").encode({"voxels": torch.zeros(1, 32, 32, 32)}, [0])

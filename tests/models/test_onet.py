@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
+from pipeline.arrays import Rejected
 from pipeline.geometry.field import point_iou
 from pipeline.models import encoders
 from pipeline.models.contract import stack_observations
@@ -447,7 +448,7 @@ def test_the_view_shown_is_a_setting_and_must_exist():
     third = tiny_model("onet/image", observation={"kind": "view", "view": 3})
     assert (third.observe(colours(), np.random.default_rng(0))["image"] == 70).all()
     missing = tiny_model("onet/image", observation={"kind": "view", "view": 5})
-    with pytest.raises(ValueError, match=r"observation\.view is 5, but the shape has views 0 to 4"):
+    with pytest.raises(Rejected, match=r"there is no view 5, only 0 to 4; change observation\.view or render more"):
         missing.observe(colours(), np.random.default_rng(0))
 
 
@@ -505,6 +506,11 @@ def test_training_starts_from_imagenet_weights_where_they_are_named(monkeypatch)
         ("onet", {"points": torch.zeros(1, 9, 2)}, r"\(B, M, 3\)"),
         ("onet/image", {"points": torch.zeros(1, 9, 3)}, "observes pictures under the name 'image'"),
         ("onet/image", {"image": torch.zeros(1, 3, 8, 9, dtype=torch.uint8)}, "square"),
+        (
+            "onet/image",
+            {"image": torch.zeros(1, 1, 48, 48)},
+            r"\(B, 3, S, S\), red green blue; these are \(1, 1, 48, 48\)",
+        ),
         ("onet/voxel", {"voxels": torch.zeros(1, 16, 16, 16)}, r"\(B, 32, 32, 32\), these are \(1, 16, 16, 16\)"),
         ("onet/unconditional", {}, "observes labelled points under the name 'points'; it was given nothing"),
     ],

@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
+from pipeline.config import load_study
+from pipeline.jobs.fetch_weights import _own_content
 from pipeline.models import registry
 from pipeline.models.foreign import UnreadableCheckpoint, read_checkpoint, unwrapped
 from pipeline.models.weights import from_published, load_published
@@ -144,6 +147,11 @@ def test_presets_without_weights_of_their_own_say_so():
         load_published("poisson", {})
     with pytest.raises(ValueError, match="whole study"):
         load_published("shapenet13", {})
+    with pytest.raises(ValueError, match="imnet-svr builds on a trained imnet; load that one's weights"):
+        load_published("imnet-svr", {})
+    head = registry.load("imnet_svr")
+    with pytest.raises(ValueError, match="imnet_svr builds on a trained imnet, so weights of its own are not enough"):
+        from_published("imnet_svr", head.ModelSettings(), {})
 
 
 def test_the_command_writes_what_an_experiment_takes(tensors, tmp_path, capsys):
@@ -155,7 +163,13 @@ def test_the_command_writes_what_an_experiment_takes(tensors, tmp_path, capsys):
     output = tmp_path / "onet.safetensors"
     arguments = ["import-weights", "onet-pointcloud", str(tmp_path / "model.pt"), "--output", str(output), *settings]
     assert main(arguments) == 0
-    assert "parameters of onet-pointcloud" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "parameters of onet-pointcloud" in printed
+    (block,) = yaml.safe_load(printed[printed.index("  - {") :])
+    (experiment, _) = load_study({"source": {"kind": "demo"}, "experiments": [block]})[1]
+    assert experiment.weights.path == str(output)
+    description = {"method": "onet", "model": experiment.model.model_dump(mode="json")}
+    assert _own_content(output, decode_weights(output.read_bytes())[1], description) == output.read_bytes()
     weights, description = decode_weights(output.read_bytes())
     assert description["method"] == "onet"
     assert description["model"]["hidden"] == 8

@@ -63,6 +63,13 @@ def test_a_constant_field_at_the_level_counts_as_both_sides_and_is_refined_every
     assert counts(rounds) == [4_913, 31_024, 238_688, 1_872_064]
 
 
+def test_a_level_between_two_float32_numbers_is_equal_to_none_of_them():
+    level = 0.1
+    assert float(np.float32(level)) > level
+    _, rounds = evaluate_grid(lambda points: np.full(len(points), level, np.float32), 4, 2, level, 1.1)
+    assert counts(rounds) == [125]  # all above; rounded, the level would be met everywhere
+
+
 def test_depth_zero_evaluates_the_lattice_once():
     grid, rounds = evaluate_grid(ball(0.3, OFF_CENTRE), 20, 0, 0.0, 1.1)
     assert counts(rounds) == [21**3]

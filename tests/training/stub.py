@@ -49,7 +49,16 @@ def numbers(*values: float) -> ResidentData:
     return ResidentData.from_shapes(shapes, names=[f"chair/{i}" for i in range(len(values))])
 
 
-def run(model: Model, data: ResidentData, folder, validation=(), report=None, runtime=None, **settings) -> TrainResult:
+def run(
+    model: Model,
+    data: ResidentData,
+    folder,
+    validation=(),
+    report=None,
+    runtime=None,
+    validation_names=None,
+    **settings,
+) -> TrainResult:
     """Train with short defaults; `runtime` holds runtime settings that differ from them."""
     return train(
         model,
@@ -60,5 +69,6 @@ def run(model: Model, data: ResidentData, folder, validation=(), report=None, ru
         seed=0,
         state_dir=folder,
         log_dir=folder / "logs",
+        validation_names=validation_names,
         report=report or (lambda step, total, values: None),
     )

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.training.data import ResidentData, gather_points, random_index
+from pipeline.arrays import Rejected
+from pipeline.training.data import ResidentData, Spill, gather_points, left_out_note, random_index
 from tests.models.shapes import block_arrays, tiny_model
 
 
@@ -56,6 +57,30 @@ def test_shapes_that_do_not_fit_together_are_named(shapes, change, message):
 def test_for_model_keeps_what_the_model_prepares():
     data = ResidentData.for_model(tiny_model("onet"), [block_arrays(count=100)])
     assert set(data.tensors) == {"surface.points", "volume.points", "volume.occupancies"}
+
+
+@pytest.mark.parametrize("limit", [10**9, 0])
+def test_rejected_shapes_are_left_out_and_their_rows_with_them(shapes, limit, tmp_path):
+    """In memory and in files, also where the first is one of them."""
+    rejected = [Rejected("too thin"), shapes[0], shapes[1], Rejected("empty"), shapes[2]]
+    data = ResidentData.from_shapes(rejected, names="abcde", spill=Spill(limit, tmp_path))
+    assert data.names == ("b", "c", "e") and len(data) == 3
+    assert data.left_out == {"a": "too thin", "d": "empty"}
+    np.testing.assert_array_equal(data["points"].numpy(), np.stack([shape["points"] for shape in shapes[:3]]))
+    none = ResidentData.from_shapes([Rejected("empty")], names="a")
+    assert len(none) == 0 and none.left_out == {"a": "empty"}
+
+
+def test_a_shape_that_does_not_fit_is_compared_with_the_first_that_is_kept(shapes):
+    shapes[2].pop("points")
+    with pytest.raises(ValueError, match="shape 3 lacks the array 'points', which shape 1 has"):
+        ResidentData.from_shapes([Rejected("empty"), shapes[0], shapes[1], shapes[2]])
+
+
+def test_a_note_counts_the_shapes_left_out_and_gives_one_reason():
+    assert left_out_note("training", 3, {}) == ()
+    note = "2 of 5 training shapes left out, the first a: too thin"
+    assert left_out_note("training", 5, {"a": "too thin", "d": "empty"}) == (note,)
 
 
 def test_random_indices_are_uniform_below_each_shapes_own_bound():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.arrays import Rejected
 from pipeline.models import registry
 from pipeline.training import checkpoint
 from pipeline.training.average import Average
@@ -230,6 +231,34 @@ def test_without_validation_shapes_the_last_weights_are_the_best(tmp_path):
     result = run(Ball(), numbers(1, 2), tmp_path)
     assert result.best_step == 20
     assert torch.equal(result.weights["radius"], result.last_weights["radius"])
+
+
+class Choosy(Ball):
+    """Sees nothing of a shape without points inside."""
+
+    def observe(self, arrays, rng):
+        if not arrays["volume.occupancies"].any():
+            raise Rejected("nothing is inside")
+        return super().observe(arrays, rng)
+
+
+def test_held_out_shapes_that_cannot_be_observed_are_left_out_and_told(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(checkpoint.LOG, "propagate", True)
+    ball, empty = ball_arrays(0.3, count=500), ball_arrays(0.0, count=500)
+    alone = run(Choosy(), numbers(0.3), tmp_path / "alone", [ball])
+    result = run(Choosy(), numbers(0.3), tmp_path / "more", [ball, empty], validation_names=["chair/a", "chair/b"])
+    assert result.history == alone.history and alone.notes == ()
+    assert result.notes == ("1 of 2 validation shapes left out, the first chair/b: nothing is inside",)
+    assert "chair/b is left out of the validation: nothing is inside" in caplog.text
+    none = run(Choosy(), numbers(0.3), tmp_path / "none", [empty])
+    assert none.notes == ("1 of 1 validation shapes left out, the first held-out 0: nothing is inside",)
+    assert "validation_iou" not in none.history[-1] and none.best_step == none.steps_done
+
+
+def test_held_out_shapes_of_unequal_sample_counts_are_told_before_the_first_step(tmp_path):
+    shapes = [ball_arrays(0.3, count=500), ball_arrays(0.3, count=400)]
+    with pytest.raises(ValueError, match=r"held-out 1 has 400 labelled volume points .* those before it have 500"):
+        run(Ball(), numbers(0.3), tmp_path, shapes)
 
 
 def test_gradient_is_clipped(tmp_path):

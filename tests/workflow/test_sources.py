@@ -173,12 +173,11 @@ def test_an_archive_with_another_digest_is_refused(tmp_path, server):
 def test_a_set_in_the_layout_of_occupancy_networks_trains_and_is_evaluated_without_a_mesh(study, tmp_path):
     study.configure({"stages": {"voxelize": {"resolutions": [32]}}})
     study.run("prepare_all")
-    command = ["-m", "pipeline", "export", "onet", "--output", str(tmp_path / "set"), "--configfile", "study.yaml"]
-    subprocess.run([sys.executable, *command], cwd=study.folder, env=study.environment, check=True)
+    source = exported(study, "onet", tmp_path / "set")
     study = Workflow.new(
         tmp_path / "prepared",
         {
-            "source": {"kind": "prepared", "path": str(tmp_path / "set"), "categories": ["chair"]},
+            "source": source,
             "experiments": [block for block in PROFILE["demo"]["experiments"] if block["name"] != "deepsdf"],
         },
     )
@@ -188,3 +187,49 @@ def test_a_set_in_the_layout_of_occupancy_networks_trains_and_is_evaluated_witho
     assert len(list((study.results / "report").rglob("*.png"))) > 0
     assert not (study.results / "data" / "make_watertight").exists()
     assert "Nothing to be done" in study.run()
+
+
+def exported(study, layout: str, folder) -> dict:
+    """The shapes of a study in the files of another project, as a source."""
+    command = ["-m", "pipeline", "export", layout, "--output", str(folder), "--configfile", "study.yaml"]
+    subprocess.run([sys.executable, *command], cwd=study.folder, env=study.environment, check=True)
+    return {"kind": "prepared", "layout": layout, "path": str(folder), "categories": ["chair"]}
+
+
+def test_a_set_in_the_layout_of_imnet_trains_and_is_evaluated_by_its_voxels(study, tmp_path):
+    source = exported(study, "imnet", tmp_path / "set")
+    imnet = {
+        "name": "imnet-ae",
+        "method": "imnet",
+        "model": {"code": 8, "encoder_width": 2, "decoder_width": 4, "decoder_std": None, "points": 256},
+        "training": {"steps": 20, "batch_shapes": 8, "learning_rate": 2.0e-3},
+        "extraction": {"method": "coarse_to_fine", "resolution_0": 16, "depth": 1, "box": 1.0},
+        "runtime": {"tensorboard": False},
+    }
+    prepared = Workflow.new(tmp_path / "prepared", {"source": source, "experiments": [imnet]})
+    prepared.run("eval_all", "quick_eval")
+    scores = pandas.read_csv(prepared.results / "evaluation" / "shapes.csv")
+    assert set(scores["method"]) == {"imnet-ae", "mean-shape"}
+    mean = scores[scores["method"] == "mean-shape"]
+    assert mean["iou"].max() > 0.3 and mean["chamfer_l1"].max() < 0.2
+    quick = pandas.read_csv(prepared.results / "evaluation" / "quick" / "imnet-ae.csv")
+    assert len(quick) > 0 and quick["iou"].notna().all()
+    assert not (prepared.results / "data" / "make_watertight").exists()
+    fine = {"name": "too-fine", "method": "imnet", "model": {"grid": 256}}
+    prepared.configure({"source": source, "experiments": [fine]})
+    assert "voxelize/256, which too-fine asks for, cannot be made of the 64^3 voxels" in prepared.run(fails=True)
+
+
+def test_a_set_in_the_layout_of_deepsdf_trains_and_is_evaluated_by_its_surface(study, tmp_path):
+    source = exported(study, "deepsdf", tmp_path / "set")
+    blocks = {block["name"]: block for block in PROFILE["demo"]["experiments"]}
+    prepared = Workflow.new(tmp_path / "prepared", {"source": source, "experiments": [blocks["deepsdf"]]})
+    prepared.run()
+    scores = pandas.read_csv(prepared.results / "evaluation" / "shapes.csv")
+    assert set(scores["method"]) == {"deepsdf"}
+    assert scores["chamfer_l1"].notna().any() and scores["iou"].isna().all()
+    assert sorted(path.name for path in (prepared.results / "data").iterdir()) == ["compute_sdf", "sample_surface"]
+    prepared.configure({"source": source, "experiments": [blocks["onet"]]})
+    text = prepared.run(fails=True)
+    assert ", which onet asks for, is made of meshes, which a prepared set has not" in text
+    assert "the layout deepsdf gives sample_surface, compute_sdf" in text
