@@ -77,7 +77,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "airnet-pointnet-interp": ({"preset": "airnet-pointnet-interp"}, AIRNET),
     "deepsdf": ({"preset": "deepsdf"}, {"dims": [128] * 8, "code": 64, "samples": 256}),
     "imnet-ae": ({"method": "imnet"}, {"code": 64, "encoder_width": 8, "decoder_width": 32, "points": 1024}),
-    "imnet-gan": ({"method": "imnet_gan"}, {"hidden": 512}),
+    "imnet-gan": ({"method": "imnet_gan"}, {}),
     "imnet-svr": ({"method": "imnet_svr"}, {"width": 16, "size": 64}),
     "neuralpull-image": (
         {"method": "neuralpull_image"},

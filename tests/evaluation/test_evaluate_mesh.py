@@ -153,7 +153,7 @@ def test_the_inputs_stay_as_they_are():
 
 
 def test_a_misspelt_profile_in_the_settings_is_refused():
-    assert EvaluationSettings().profiles == ("onet", "convonet")
+    assert EvaluationSettings().profiles == ("onet", "convonet", "nmf")
     assert set(EvaluationSettings(profiles=tuple(PROFILES)).profiles) == set(PROFILES)
     with pytest.raises(ValidationError):
         EvaluationSettings(profiles=["onnet"])

@@ -17,7 +17,7 @@ def test_poisson_beats_the_network_and_the_network_the_mean_shape(tmp_path):
     study.run()
     summary = pandas.read_csv(study.results / "evaluation" / "summary.csv").set_index(["method", "profile", "metric"])
     iou = summary["micro_penalised"].xs(("onet", "iou"), level=("profile", "metric"))
-    assert iou["poisson"] > iou["onet-pointcloud"] > iou["mean-shape"] > 0.1
+    assert iou["poisson"] > iou["onet-pointcloud"] > iou["mean-shape"] + 0.05 > 0.15
     assert (summary["asked"] == summary["scored"]).all() and summary["asked"].iloc[0] >= 12
     catalogue = pandas.read_csv(next(study.results.glob("shapes/*/catalogue.csv")), dtype=str)
     assert len(catalogue) >= 60 and catalogue["category"].nunique() >= 3
