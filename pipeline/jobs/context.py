@@ -36,6 +36,11 @@ class Context:
 
 
 def open_context(settings: Path) -> Context:
+    """What a job works with. Raises SystemExit for settings that no run has written."""
+    if not settings.is_file():
+        raise SystemExit(
+            f"{settings} is missing: no experiment of this study needs this stage, so no run has written its settings"
+        )
     work = read_work(settings)
     runtime = files.read_json(settings.parent / "runtime.json")
     return Context(work, runtime, open_store(runtime["store"]), Limits(**runtime["limits"]))
