@@ -18,20 +18,10 @@ from pipeline.cli import main as commands
 from pipeline.cli.main import main
 from pipeline.config import ROOT
 from pipeline.ledger import Ledger, Row
-from pipeline.progress import LOG
 from pipeline.store import Entry, Store
 
 ALL = {**commands.HELPERS, **commands.JOBS}
 RESULTS = Path("results/tiny")
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    """Commands log to the terminal of the moment; later tests must not."""
-    before = LOG.handlers[:], LOG.propagate, LOG.level
-    yield
-    LOG.handlers[:], LOG.propagate = before[:2]
-    LOG.setLevel(before[2])
 
 
 class Study:

@@ -17,7 +17,6 @@ from pipeline.cli.study import read_plan
 from pipeline.config import ROOT
 from pipeline.ledger import Ledger, Row
 from pipeline.meshes.scale import ScaleSettings, scale_to_off
-from pipeline.progress import LOG
 from pipeline.samples.boundary import BoundarySettings, sample_boundary
 from pipeline.samples.sdf import SdfSettings, compute_sdf
 from pipeline.samples.surface import SurfaceSettings, sample_surface
@@ -36,14 +35,6 @@ stages: {sample_boundary: {sigmas: [0.05]}, voxelize: {resolutions: [32, 64]}}
 experiments: [{name: deepsdf, preset: deepsdf-very-narrow}]
 """
 SHAPES = {"a.off": "train", "sub/b.off": "test", "refused.off": "train"}
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    before = LOG.handlers[:], LOG.propagate, LOG.level
-    yield
-    LOG.handlers[:], LOG.propagate = before[:2]
-    LOG.setLevel(before[2])
 
 
 def products(shape: str) -> dict:

@@ -20,7 +20,6 @@ from pipeline.config import ROOT
 from pipeline.jobs.encode_shapes import codes_file
 from pipeline.jobs.train_model import _encode, write_checkpoint
 from pipeline.ledger import Ledger, Row
-from pipeline.progress import LOG
 from pipeline.store import Store
 from pipeline.training.checkpoint import weights_of
 from pipeline.training.loop import TrainResult
@@ -39,14 +38,6 @@ experiments:
     extraction: {{method: dense, resolution: 20, box: 1.1, level: 0.0}}
   - {{name: poisson, preset: poisson}}
 """
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    before = LOG.handlers[:], LOG.propagate, LOG.level
-    yield
-    LOG.handlers[:], LOG.propagate = before[:2]
-    LOG.setLevel(before[2])
 
 
 @pytest.fixture
