@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not references:
         raise SystemExit(f"experiment {arguments.experiment}: there are no test shapes to compare the new shapes with")
     rows = {**drawn, **references}
-    distances = _possible(arguments.experiment, settings.distances, references)
+    distances = _possible(arguments.experiment, settings.distances, context.runtime["reference"])
     result: dict[str, Any] = {}
     if "chamfer" in distances:
         clouds = _map(arguments, "surface samples", partial(_cloud, context, settings.points), rows)
@@ -72,9 +72,9 @@ def _references(context: Context, members: Sequence[Path]) -> Located:
     return {m["shape"]: table[m["shape"]] for m in listed if table[m["shape"]][0].accepted}
 
 
-def _possible(experiment: str, distances: Sequence[str], references: Located) -> list[str]:
+def _possible(experiment: str, distances: Sequence[str], reference: str) -> list[str]:
     """The distances that can be taken; light fields need true meshes, which a prepared set has not."""
-    sampled = any(row.file.startswith("sample_surface/") for row, _ in references.values())
+    sampled = reference == "sample_surface"
     possible = [name for name in distances if not (sampled and name == "light_field")]
     if len(possible) < len(distances):
         LOG.warning("experiment %s: no light field distances, the test shapes have no meshes", experiment)
