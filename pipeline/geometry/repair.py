@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.arrays import Mesh, Rejected
+from pipeline.arrays import Mesh
 from pipeline.geometry.clean import without_unused_vertices
 from pipeline.geometry.quality import corner_fans, crossing_faces
+from pipeline.geometry.solids import mesh_of, solid
 
 MOST_NUDGES = 6  # rounds in which the corners of crossing faces are moved
 
@@ -51,13 +52,7 @@ def simplified(mesh: Mesh, tolerance: float) -> Mesh:
 
     Raises Rejected where the mesh is not manifold to begin with.
     """
-    from manifold3d import Error, Manifold, Mesh64
-
-    solid = Manifold(Mesh64(mesh.vertices, mesh.faces.astype(np.uint64)))
-    if solid.status() != Error.NoError or solid.is_empty():
-        raise Rejected(f"it cannot be simplified ({solid.status()})")
-    result = solid.simplify(tolerance).to_mesh64()
-    return Mesh(result.vert_properties[:, :3], result.tri_verts)
+    return mesh_of(solid(mesh).simplify(tolerance))
 
 
 def nudged(mesh: Mesh, step: float) -> Mesh:

@@ -46,16 +46,19 @@ class Original:
         self.slack = max(1.0, FULL_RESOLUTION / resolution)
         self.longest_edge = _longest_edge(mesh)
         self.components = component_count(with_split_vertices(mesh))  # parts that touch in a point are two
-        self.outer = outer_points(mesh, scene, settings.samples, settings.directions, enclosure)
+        self.outer, self.normals = outer_points(mesh, scene, settings.samples, settings.directions, enclosure)
 
-    def judge(self, candidate: Mesh) -> dict[str, Any]:
-        """Figures of an accepted candidate; raises Rejected with the first test it fails."""
+    def lost(self, candidate: Mesh) -> np.ndarray:
+        """How far each outer point is from the candidate, (n,) float32."""
+        return Scene(candidate).distance(self.outer)
+
+    def judge(self, candidate: Mesh, lost: np.ndarray) -> dict[str, Any]:
+        """Figures of an accepted candidate; raises Rejected with the first test it fails. lost: from `lost`."""
         parts = self._check_topology(candidate)
         points = _points(candidate, self.settings.samples)[0]
         added = self.scene.distance(points)
         if self.enclosure is not None:
             added = added[~self._over_opening(points, added)]
-        lost = Scene(candidate).distance(self.outer)
         self._check_distances(candidate, added, lost)
         surface, solid = area(candidate), volume(candidate)
         return {
@@ -111,18 +114,19 @@ class Original:
 
 def outer_points(
     mesh: Mesh, scene: Scene, count: int, directions: int, enclosure: Enclosure | None = None
-) -> np.ndarray:
-    """Those of `count` surface points that can be seen from infinity in one of the directions, (n, 3).
+) -> tuple[np.ndarray, np.ndarray]:
+    """Those of `count` surface points that can be seen from infinity in one of the directions, and their normals.
 
-    enclosure: given for the solid reading, points with enclosed space on both sides are left out.
+    Both (n, 3). enclosure: given for the solid reading, points with enclosed space on both sides are left out.
     """
     points, normals = _points(mesh, count)
     inner = hidden(scene, points, normals, directions)
     points, normals = np.delete(points, inner, axis=0), np.delete(normals, inner, axis=0)
     if enclosure is None:
-        return points
+        return points, normals
     sides = [enclosure.winding(points + side * BESIDE * normals) > LEVEL for side in (1, -1)]
-    return points[~(sides[0] & sides[1])]
+    outer = ~(sides[0] & sides[1])
+    return points[outer], normals[outer]
 
 
 def _points(mesh: Mesh, count: int) -> tuple[np.ndarray, np.ndarray]:

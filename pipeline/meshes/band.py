@@ -20,13 +20,13 @@ LEVEL = 1e-9  # voxels; an edge that rises less than this runs along its row
 def band_distances(triangles: np.ndarray, shape: np.ndarray, most: float) -> np.ndarray:
     """Distance of every node of the grid to the nearest triangle, capped at `most`, (nx, ny, nz) float32.
 
-    triangles: (f, 3, 3) float64 in voxels, where node (i, j, k) is the point (i, j, k); each has an area and lies at
-    least `most` + 1 inside the grid. shape: nodes along each axis. Exact to a few 1e-5 voxels.
+    triangles: (f, 3, 3) float64 in voxels, where node (i, j, k) is the point (i, j, k); each has an area, and may reach
+    beyond the grid. shape: nodes along each axis. Exact to a few 1e-5 voxels.
     """
     squares = np.full(int(np.prod(shape)), most * most, np.float32)
     strides = np.array([shape[1] * shape[2], shape[2], 1], np.int64)
     reach = most + SLACK
-    for depth, flat in _by_depth(_Flat.of(triangles, reach), reach):
+    for depth, flat in _by_depth(_Flat.of(triangles, reach, shape), reach):
         for triangle, column in _columns(flat, reach):
             index, square = _squared_distances(flat, triangle, column, depth, strides)
             near = square < most * most
@@ -53,7 +53,9 @@ class _Flat:
     edges: np.ndarray
 
     @classmethod
-    def of(cls, triangles: np.ndarray, reach: float) -> _Flat:
+    def of(cls, triangles: np.ndarray, reach: float, shape: np.ndarray) -> _Flat:
+        ahead = (triangles.max(axis=1) > -reach).all(axis=1)
+        triangles = triangles[ahead & (triangles.min(axis=1) < shape - 1 + reach).all(axis=1)]
         a, b, c = triangles.transpose(1, 0, 2)
         normal = np.cross(b - a, c - a)
         normal /= np.linalg.norm(normal, axis=1, keepdims=True)
@@ -61,14 +63,15 @@ class _Flat:
         first = (b - a) / length[:, None]
         second = np.cross(normal, first)
         axis = (np.abs(normal).argmax(axis=1)[:, None] + np.array([1, 2, 0])) % 3
+        last = np.asarray(shape)[axis] - 1
 
         def in_order(vectors: np.ndarray) -> np.ndarray:
             return np.take_along_axis(vectors, axis, axis=1)
 
         return cls(
             axis=axis,
-            low=np.ceil(in_order(triangles.min(axis=1)) - reach).astype(np.int32),
-            high=np.floor(in_order(triangles.max(axis=1)) + reach).astype(np.int32),
+            low=np.maximum(np.ceil(in_order(triangles.min(axis=1)) - reach), 0).astype(np.int32),
+            high=np.minimum(np.floor(in_order(triangles.max(axis=1)) + reach), last).astype(np.int32),
             across=np.take_along_axis(triangles, axis[:, None, :2], axis=2),
             origin=in_order(a),
             frame=np.stack([in_order(first), in_order(second), in_order(normal)], axis=1),
@@ -95,7 +98,8 @@ def _columns(flat: _Flat, reach: float) -> Iterator[tuple[np.ndarray, np.ndarray
     for rows in np.split(np.arange(len(sizes)), cuts):
         which, row = _counted(flat.low[rows, 0], flat.high[rows, 0])
         triangle = rows[which]
-        which, place = _counted(*_spans(flat.across[triangle], row, reach))
+        first, last = _spans(flat.across[triangle], row, reach)
+        which, place = _counted(np.maximum(first, flat.low[triangle, 1]), np.minimum(last, flat.high[triangle, 1]))
         yield triangle[which], np.stack([row[which], place], axis=1)
 
 

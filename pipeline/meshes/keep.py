@@ -12,6 +12,7 @@ from pipeline.geometry.closest import Scene
 from pipeline.geometry.measures import volume
 from pipeline.geometry.quality import edge_counts, face_components, is_winding_consistent, self_intersections
 from pipeline.geometry.repair import simplified, with_agreeing_windings, with_split_vertices
+from pipeline.geometry.solids import mesh_of, solid
 
 COLLAPSE = 1e-9  # longest edges; how far the surface may move where faces without area are taken out of a closed mesh
 
@@ -98,20 +99,15 @@ def nested(parts: list[Mesh], hollow: bool = True) -> Mesh:
 
 def union(parts: list[Mesh]) -> Mesh:
     """The union of closed parts that may cross."""
-    from manifold3d import Error, Manifold, Mesh64, OpType
+    from manifold3d import Manifold, OpType
 
     solids = []
     for part, inside in zip(parts, _box_holds(parts).any(axis=0), strict=True):
         if volume(part) < 0 and inside:
             raise Rejected("parts cross, and one of them may be a cavity")
         part = flipped(part) if volume(part) < 0 else part
-        solids.append(Manifold(Mesh64(part.vertices, part.faces.astype(np.uint64))))
-        if solids[-1].status() != Error.NoError or solids[-1].is_empty():
-            raise Rejected(f"a part is not manifold ({solids[-1].status()})")
-    whole = Manifold.batch_boolean(solids, OpType.Add).to_mesh64()
-    if len(whole.tri_verts) == 0:
-        raise Rejected("the union of its parts is empty")
-    return Mesh(whole.vert_properties[:, :3], whole.tri_verts)
+        solids.append(solid(part))
+    return mesh_of(Manifold.batch_boolean(solids, OpType.Add))
 
 
 def containment(parts: list[Mesh]) -> np.ndarray:

@@ -42,6 +42,26 @@ class Grid:
         return cls((low + high) / 2 - (shape - 1) / 2 / resolution, shape, resolution)
 
 
+@dataclass(frozen=True)
+class Shell:
+    """A closed surface and the grid it comes from.
+
+    outside: (nx, ny, nz) bool, the nodes reached from outside. rooms: those inside in the middle of wide free space.
+    """
+
+    surface: Mesh
+    grid: Grid
+    outside: np.ndarray
+    rooms: np.ndarray
+
+    def is_outside(self, points: np.ndarray) -> np.ndarray:
+        """Whether the node nearest to each point (..., 3) is outside, as all beyond the grid is, (...) bool."""
+        node = np.rint((points - self.grid.corner) * self.grid.resolution).astype(int)
+        beyond = ((node < 0) | (node >= self.grid.shape)).any(axis=-1)
+        node = np.clip(node, 0, self.grid.shape - 1)
+        return beyond | self.outside[tuple(np.moveaxis(node, -1, 0))]
+
+
 def offset_shell(
     mesh: Mesh,
     resolution: int,
@@ -49,7 +69,7 @@ def offset_shell(
     offset: float,
     enclosure: Enclosure | None = None,
     max_area: float = np.inf,
-) -> Mesh:
+) -> Shell:
     """The boundary of what cannot be reached from outside when the surface is thickened by `offset` voxels.
 
     Gaps of up to twice the offset are closed, hidden walls and closed cavities vanish, and a sheet becomes a plate
@@ -71,22 +91,26 @@ def offset_shell(
     bounded = _area(outside) / resolution**2
     if bounded > max_area:
         raise Rejected(f"its area is about {bounded:.0f} squared longest edges: loose faces rather than a surface")
+    rooms = (field > BAND - LEAST_DEPTH) & ~outside
     np.abs(field, out=field)
     np.maximum(field, LEAST_DEPTH, out=field)
     np.negative(field, out=field, where=~outside)  # beyond a hidden wall the distance grows again: still inside
-    return zero_surface(field, grid.corner, 1 / resolution)
+    return Shell(zero_surface(field, grid.corner, 1 / resolution), grid, outside, rooms)
 
 
-def drawn_back(shell: Mesh, scene: Scene, resolution: int, offset: float, remaining: float) -> Mesh:
+def drawn_back(
+    shell: Mesh, scene: Scene, resolution: int, offset: float, remaining: float, beyond: float = BAND
+) -> Mesh:
     """The shell with every vertex moved straight towards the surface until it is `remaining` voxels away.
 
-    Vertices much farther away than the offset lie on no wall, but over an opening that was filled; they stay.
+    Vertices farther away than the offset by more than `beyond` lie on no wall, but over an opening that was filled;
+    they stay.
     """
     target = scene.closest_points(shell.vertices).astype(np.float64)
     away = shell.vertices - target
     length = np.linalg.norm(away, axis=1, keepdims=True) * resolution
     share = np.minimum(1.0, remaining / np.maximum(length, 1e-9))
-    return Mesh(np.where(length < offset + BAND, target + away * share, shell.vertices), shell.faces)
+    return Mesh(np.where(length < offset + beyond, target + away * share, shell.vertices), shell.faces)
 
 
 def untangled(drawn: Mesh, shell: Mesh) -> Mesh:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from pipeline.geometry.closest import Scene
@@ -26,6 +28,14 @@ def escapes(scene: Scene, points: np.ndarray, normals: np.ndarray, directions: i
     views = sphere_directions(directions)
     front = normals @ views.T >= GRAZING
     return (_free(scene, points, normals, views) & front).sum(axis=1)
+
+
+def lines_of_sight(
+    scene: Scene, points: np.ndarray, normals: np.ndarray, directions: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For every view, the surface points (rows of (n, 3)) that see infinity in it, and its unit vector (3,)."""
+    for view in sphere_directions(directions):
+        yield np.flatnonzero(_free(scene, points, normals, view[None])[:, 0]), view
 
 
 def sphere_directions(count: int) -> np.ndarray:

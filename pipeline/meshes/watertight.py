@@ -2,7 +2,8 @@
 
 keep: a mesh that is a solid already stays as it is (`meshes.keep`).
 union: closed parts that cross are united exactly (`meshes.keep`).
-shell: the surface round the shape at a fraction of a voxel, drawn back towards it (`meshes.shell`).
+shell: the surface round the shape at a fraction of a voxel, drawn back towards it (`meshes.shell`), with slits opened
+where the outer surface goes on behind them (`meshes.slits`).
 thick_shell: the same from a whole voxel away, which closes wider gaps and holds together wires thinner than a voxel.
 alpha_wrap: CGAL's alpha wrap, through pymeshlab.
 fusion: depth images from all sides, fused; it thickens and fills what cannot be seen (`meshes.fusion`).
@@ -80,9 +81,12 @@ class WatertightSettings(Settings):
     """Empty voxels around the shape."""
     offset: float = Field(0.55, ge=0.5, le=1)
     """Distance of the shell from the surface, voxels; 0.5 is the least that seals a sheet. Gaps narrower than twice
-    this are closed, and some of up to one voxel more, as the grid falls."""
+    this are closed, and some of up to one voxel more, as the grid falls; see `slits`."""
     shrink: NonNegativeFloat | None = 0.25
     """Distance to which shell and thick_shell are drawn back, voxels; null leaves them at their offsets."""
+    slits: tuple[Literal[2, 4, 8], ...] = (4, 8)
+    """Grids, so many times as fine, on which slits are opened where outer surface was lost behind them, one after the
+    other; empty leaves them closed. For shell and thick_shell, and hollow interiors."""
     thick_offset: float = Field(1.0, ge=0.5, le=2)
     """Distance of the thick shell from the surface, voxels, before it is drawn back as the shell is."""
     max_area: PositiveFloat = 30.0
@@ -105,7 +109,7 @@ class WatertightSettings(Settings):
 
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,7 +132,8 @@ from pipeline.meshes.acceptance import Original
 from pipeline.meshes.fusion import fused
 from pipeline.meshes.interior import Enclosure
 from pipeline.meshes.keep import Closed, closed, kept, united
-from pipeline.meshes.shell import drawn_back, offset_shell, untangled
+from pipeline.meshes.shell import Shell, drawn_back, offset_shell, untangled
+from pipeline.meshes.slits import lost_points, opened, sights
 
 NUDGE = 1e-4  # longest edges; how far a corner of crossing faces may go at once
 FINER = 8  # by how much less the surface may move in a second try to save faces without a crossing
@@ -140,7 +145,8 @@ def make_watertight(raw: Mesh, settings: WatertightSettings) -> Product:
     raw: any triangles with finite vertices, in any frame; the result is in the same frame. Work is done in float64 in
     the normalised frame (bounding box centred, longest edge 1), so neither size nor position matters.
 
-    Figures: `link` (the method), `refused` (why those before it failed), `faces`, `components`, `self_intersections`
+    Figures: `link` (the method), `refused` (why those before it failed), `slits` (the grids, how many times as
+    fine, on which slits were opened), `faces`, `components`, `self_intersections`
     (pairs of faces that cross, exactly counted), and in units of the longest edge `volume`, `area`, `thickness` (twice
     the volume over the area), `thickness_added` (what a sheet gains), `d_in_mean` and `d_in_max` (from the outer raw
     surface to the result), `d_out_mean` and `d_out_max` (back, lids of the solid reading left out). The status is "ok"
@@ -217,14 +223,51 @@ def _closed_by(
     link: Link, shape: _Shape, original: Original, settings: WatertightSettings, centre: np.ndarray, extent: float
 ) -> tuple[Mesh, dict]:
     """The result of one link in the raw frame, and its figures; raises Rejected where it is not acceptable."""
-    for candidate in _candidates(link, shape, settings):
+
+    def in_raw_frame(mesh: Mesh) -> Mesh:
+        return Mesh(mesh.vertices * extent + centre, mesh.faces)
+
+    def crossings(mesh: Mesh) -> int:
+        return _crossings(in_raw_frame(mesh)) if settings.self_intersections == "forbid" else 0
+
+    for candidate, shell in _candidates(link, shape, settings):
         candidate = flipped(candidate) if volume(candidate) < 0 else candidate
-        result = Mesh(candidate.vertices * extent + centre, candidate.faces)
-        crossings = _crossings(result) if settings.self_intersections == "forbid" else 0
-        if crossings == 0:
-            figures = original.judge(candidate)
-            return result, {**figures, "self_intersections": self_intersections(candidate)}
-    raise Rejected(f"pairs of its faces cross: {crossings}")
+        crossing = crossings(candidate)
+        if crossing == 0:
+            mesh, figures = _judged(candidate, shell, shape, original, settings, crossings)
+            return in_raw_frame(mesh), {**figures, "self_intersections": self_intersections(mesh)}
+    raise Rejected(f"pairs of its faces cross: {crossing}")
+
+
+def _judged(
+    closed: Mesh,
+    shell: Shell | None,
+    shape: _Shape,
+    original: Original,
+    settings: WatertightSettings,
+    crossings: Callable[[Mesh], int],
+) -> tuple[Mesh, dict]:
+    """A candidate, with slits opened in it where that is needed, possible and acceptable, and its figures."""
+    lost = original.lost(closed)
+    mesh, still_lost, done = closed, lost, []
+    for finer in settings.slits if shell else ():
+        rows = lost_points(original.outer, original.normals, still_lost, shape.scene, settings.resolution)
+        if len(rows) == 0:
+            break
+        lines = sights(shell, shape.scene, original.outer[rows], original.normals[rows], settings.acceptance.directions)
+        try:
+            wider = opened(mesh, shell, shape.mesh, lines, finer, settings.offset, settings.simplify)
+        except Rejected:
+            continue
+        wider = nudged(wider, NUDGE) if crossings(wider) else wider
+        if crossings(wider) == 0:
+            mesh, still_lost, done = wider, original.lost(wider), [*done, finer]
+    try:
+        return mesh, {"slits": done, **original.judge(mesh, still_lost)}
+    except Rejected:
+        if not done:
+            raise
+        return closed, {"slits": [], **original.judge(closed, lost)}
 
 
 def _crossings(result: Mesh) -> int:
@@ -234,43 +277,47 @@ def _crossings(result: Mesh) -> int:
     return self_intersections(result) or self_intersections(Mesh(scaled.astype(np.float32), result.faces))
 
 
-def _candidates(link: Link, shape: _Shape, settings: WatertightSettings) -> Iterator[Mesh]:
+def _candidates(link: Link, shape: _Shape, settings: WatertightSettings) -> Iterator[tuple[Mesh, Shell | None]]:
     """New surfaces by one method, before any test: the wanted one, then others that are likelier to be embedded.
 
-    Raises Rejected where there is none.
+    With each the shell it was made from, where slits in it may be opened. Raises Rejected where there is none.
     """
     if link == "keep":
-        yield kept(shape.closed, settings.interior == "hollow")
+        yield kept(shape.closed, settings.interior == "hollow"), None
     elif link == "union":
-        yield united(shape.closed)
+        yield united(shape.closed), None
     else:
-        for surface, tolerances in _wraps(link, shape, settings):
+        for surface, tolerances, shell in _wraps(link, shape, settings):
             for tolerance in tolerances if settings.simplify else [None]:
                 candidate = simplified(surface, tolerance) if tolerance else surface
-                yield candidate
+                yield candidate, shell
                 if settings.self_intersections == "forbid":
-                    yield nudged(candidate, NUDGE)
+                    yield nudged(candidate, NUDGE), shell
 
 
-def _wraps(link: Link, shape: _Shape, settings: WatertightSettings) -> Iterator[tuple[Mesh, list[float | None]]]:
-    """Surfaces round the mesh, and how far each may move when faces are saved, in the order they are to be tried."""
+def _wraps(
+    link: Link, shape: _Shape, settings: WatertightSettings
+) -> Iterator[tuple[Mesh, list[float | None], Shell | None]]:
+    """Surfaces round the mesh, in the order they are to be tried, how far each may move when faces are saved, and the
+    shell it was made from."""
     saving = [settings.simplify, settings.simplify and settings.simplify / FINER, None]
     if link in ("alpha_wrap", "fusion") and shape.enclosure is not None:
         raise Rejected("it leaves open shells hollow")
     if link == "alpha_wrap":
-        yield alpha_wrap(shape.mesh, settings.alpha, settings.wrap_offset), saving
+        yield alpha_wrap(shape.mesh, settings.alpha, settings.wrap_offset), saving, None
     elif link == "fusion":
-        yield fused(shape.mesh, settings.fusion), saving
+        yield fused(shape.mesh, settings.fusion), saving, None
     else:
         offset = settings.offset if link == "shell" else settings.thick_offset
         shell = offset_shell(
             shape.mesh, settings.resolution, settings.padding, offset, shape.enclosure, settings.max_area
         )
+        hollow = None if shape.enclosure else shell
         if settings.shrink is not None:
-            drawn = drawn_back(shell, shape.scene, settings.resolution, offset, settings.shrink)
-            yield drawn, saving[:1]
-            yield untangled(drawn, shell), saving
-        yield shell, saving
+            drawn = drawn_back(shell.surface, shape.scene, settings.resolution, offset, settings.shrink)
+            yield drawn, saving[:1], hollow
+            yield untangled(drawn, shell.surface), saving, hollow
+        yield shell.surface, saving, hollow
 
 
 def alpha_wrap(mesh: Mesh, alpha: float, offset: float) -> Mesh:

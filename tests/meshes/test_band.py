@@ -49,6 +49,19 @@ def test_distances_in_the_band_are_exact_and_capped_beyond(seed, most):
     np.testing.assert_allclose(found.reshape(-1), np.minimum(exact(triangles, nodes()), most), atol=1e-4)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_window_of_a_grid_has_the_same_distances_to_the_bit(seed):
+    triangles = np.round(random_triangles(seed) * 2**30) / 2**30  # so that moving them by whole voxels is exact
+    whole = band_distances(triangles, SHAPE, 1.6)
+    low, size = np.array([11, 13, 9]), np.array([12, 9, 14])
+    window = band_distances(triangles - low, size, 1.6)
+    np.testing.assert_array_equal(window, whole[tuple(map(slice, low, low + size))])
+
+
+def test_triangles_all_beyond_the_grid_leave_it_at_its_cap():
+    assert (band_distances(random_triangles(1) + 200, SHAPE, 1.6) == np.float32(1.6)).all()
+
+
 def test_the_band_of_three_boxes_is_that_of_their_closed_form():
     mesh = solids.moved(solids.three_boxes(), SHAPE / 2 - 0.5, 28.0)
     points = (nodes() - (SHAPE / 2 - 0.5)) / 28.0

@@ -285,12 +285,13 @@ def test_a_grid_that_does_not_fit_into_the_memory_says_so(monkeypatch):
 
 
 def test_a_result_that_loses_surface_is_refused():
-    # A deep slit too narrow for the grid: the shell bridges it, though its walls can be seen.
+    # A deep slit too narrow for the grid: left closed, the shell bridges it, though its walls can be seen.
     halves = [solids.box((0.5, 1, 0.4), (side * (0.25 + 0.004), 0, 0)) for side in (-1, 1)]
     raw = solids.join(*halves, solids.box((0.2, 0.05, 0.05)))
     strict = AcceptanceSettings(far_lost=0.001, mean_distance=0.004)
     with pytest.raises(Rejected, match=r"no method closes it.*shell: surface was lost"):
-        make_watertight(raw, settings("shell", acceptance=strict))
+        make_watertight(raw, settings("shell", acceptance=strict, slits=()))
+    assert make_watertight(raw, settings("shell", acceptance=strict)).figures["slits"] == [4]
 
 
 def test_a_result_that_adds_surface_is_refused():

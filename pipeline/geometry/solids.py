@@ -1,0 +1,30 @@
+"""Meshes to solids of the manifold3d library and back, for Boolean operations and for saving faces."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.arrays import Mesh, Rejected
+
+if TYPE_CHECKING:
+    from manifold3d import Manifold
+
+
+def solid(mesh: Mesh) -> Manifold:
+    """The mesh as a solid; raises Rejected where it is not manifold, or nothing."""
+    from manifold3d import Error, Manifold, Mesh64
+
+    body = Manifold(Mesh64(np.array(mesh.vertices), mesh.faces.astype(np.uint64)))  # the library takes no frozen array
+    if body.status() != Error.NoError or body.is_empty():
+        raise Rejected(f"it is not manifold ({body.status()})")
+    return body
+
+
+def mesh_of(body: Manifold) -> Mesh:
+    """The surface of a solid; raises Rejected where it is nothing."""
+    surface = body.to_mesh64()
+    if len(surface.tri_verts) == 0:
+        raise Rejected("nothing of it is left")
+    return Mesh(surface.vert_properties[:, :3], surface.tri_verts)

@@ -1,0 +1,75 @@
+"""Slits narrower than the grid is fine, opened in a closed mesh.
+
+A shell closes every mouth narrower than about two offsets, and what lies behind is solid then, also a recess wide
+enough to be followed. Points of the outer surface that are lost that way see infinity along lines through such mouths;
+the recesses that these lead into (`meshes.pockets`) are taken away by a Boolean operation on manifolds, which leaves a
+manifold.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.arrays import Mesh
+from pipeline.geometry.closest import Scene
+from pipeline.geometry.measures import volume
+from pipeline.geometry.solids import mesh_of, solid
+from pipeline.meshes.keep import joined, split
+from pipeline.meshes.pockets import pockets
+from pipeline.meshes.shell import Shell
+from pipeline.meshes.views import STEP_OFF, lines_of_sight
+
+# Lengths in voxels of the shell's grid.
+LOST = 1.5  # how far from the closed mesh a point of the outer surface is lost
+CLEAR = 1.0  # free space, and wall, that a lost point has along its normal at least: narrower ones are not worth it
+DEEPEST = 24.0  # most length of a line of sight inside: what is seen farther away through a crack stays closed
+STRIDE = 0.5  # between the points on it
+
+
+def lost_points(
+    points: np.ndarray, normals: np.ndarray, distances: np.ndarray, scene: Scene, resolution: int
+) -> np.ndarray:
+    """Rows of those outer surface points (n, 3) whose distance (n,) from the closed mesh says that they are lost.
+
+    normals: (n, 3). scene: of the raw mesh.
+    """
+    rows = np.flatnonzero(distances > LOST / resolution)
+    for side in (1, -1):
+        start, ahead = points[rows] + side * STEP_OFF * normals[rows], side * normals[rows]
+        rows = rows[scene.first_hits(start, ahead)[0] >= CLEAR / resolution]
+    return rows
+
+
+def opened(
+    closed: Mesh,
+    shell: Shell,
+    mesh: Mesh,
+    lines: np.ndarray,
+    finer: int,
+    offset: float,
+    tolerance: float | None,
+) -> Mesh:
+    """The closed mesh without the recesses that lines of sight lead into.
+
+    shell: that it was made from, and mesh the raw one. lines: points on the lines (`sights`). finer, offset: the grid
+    for the recesses (`pockets.pockets`). tolerance: how far the surface may move when faces are saved, None for none.
+    Raises Rejected where there is no recess.
+    """
+    left = solid(closed) - solid(pockets(shell, mesh, lines, finer, offset))
+    parts = split(mesh_of(left.simplify(tolerance) if tolerance else left))
+    return joined([part for part in parts if volume(part) > 0])  # cuts leave voids that nothing leads to
+
+
+def sights(shell: Shell, scene: Scene, points: np.ndarray, normals: np.ndarray, directions: int) -> np.ndarray:
+    """Points along the shortest line of sight from each surface point (n, 3) to the shell's outside, (m, 3)."""
+    steps = np.arange(STRIDE, DEEPEST, STRIDE) / shell.grid.resolution
+    length = np.full(len(points), len(steps))
+    line = np.zeros_like(points)
+    for rows, view in lines_of_sight(scene, points, normals, directions):
+        outside = shell.is_outside(points[rows, None] + steps[:, None] * view)
+        first = np.where(outside.any(axis=1), outside.argmax(axis=1), len(steps))
+        shorter = first < length[rows]
+        length[rows[shorter]], line[rows[shorter]] = first[shorter], view
+    found = np.flatnonzero(length < len(steps))
+    lines = [points[row] + steps[: length[row] + 1, None] * line[row] for row in found]
+    return np.concatenate([np.zeros((0, 3)), *lines])
