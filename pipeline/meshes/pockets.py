@@ -73,6 +73,8 @@ class _Survey:
         self.inside, self.viewed = ~shell.outside, np.zeros(shell.outside.shape, bool)
         self._mark(self.viewed, self.sights)
         self.bricks: dict[Index, _Brick] = {}
+        nodes = (MOST_BRICKS, CELLS + 1, CELLS + 1, CELLS + 1)  # one block each, so that the memory is given back whole
+        self.depths, self.regions = np.empty(nodes, np.float16), np.empty(nodes, np.int32)
         self.count = 0  # regions so far
         self.seen, self.outside = [np.zeros(0, int)], [np.zeros(0, int)]  # regions on lines of sight; at the outside
         self.links = [np.zeros((2, 0), int)]
@@ -114,11 +116,10 @@ class _Survey:
         distance = band_distances(self.triangles[near] - first, np.full(3, CELLS + 1), most)
         regions = self._regions(index, distance > self.offset)
         deep = np.where(self._deep(index), regions, 0)
-        brick = _Brick(
-            depth=np.maximum(np.abs(distance - self.offset), LEAST_DEPTH).astype(np.float16),
-            regions=regions,
-            ends={way: np.unique(deep[_shared(way)]) for way in FACES},
-        )
+        ends = {way: np.unique(deep[_shared(way)]) for way in FACES}
+        brick = _Brick(self.depths[len(self.bricks)], self.regions[len(self.bricks)], ends)
+        brick.depth[:] = np.maximum(np.abs(distance - self.offset), LEAST_DEPTH)
+        brick.regions[:] = regions
         self.bricks[index] = brick
         at_nodes = regions[:: self.finer, :: self.finer, :: self.finer]
         self.outside.append(np.unique(at_nodes[~self._near(self.inside, index, 0)]))

@@ -7,6 +7,7 @@ back towards the surface.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,15 +45,22 @@ class Grid:
 
 @dataclass(frozen=True)
 class Shell:
-    """A closed surface and the grid it comes from.
-
-    outside: (nx, ny, nz) bool, the nodes reached from outside. rooms: those inside in the middle of wide free space.
-    """
+    """A closed surface and the grid it comes from, whose flags are packed into bits until they are asked for."""
 
     surface: Mesh
     grid: Grid
-    outside: np.ndarray
-    rooms: np.ndarray
+    outside_bits: np.ndarray
+    rooms_bits: np.ndarray
+
+    @functools.cached_property
+    def outside(self) -> np.ndarray:
+        """The nodes reached from outside, (nx, ny, nz) bool."""
+        return self._unpacked(self.outside_bits)
+
+    @functools.cached_property
+    def rooms(self) -> np.ndarray:
+        """The nodes inside that lie in the middle of wide free space, (nx, ny, nz) bool."""
+        return self._unpacked(self.rooms_bits)
 
     def is_outside(self, points: np.ndarray) -> np.ndarray:
         """Whether the node nearest to each point (..., 3) is outside, as all beyond the grid is, (...) bool."""
@@ -60,6 +68,9 @@ class Shell:
         beyond = ((node < 0) | (node >= self.grid.shape)).any(axis=-1)
         node = np.clip(node, 0, self.grid.shape - 1)
         return beyond | self.outside[tuple(np.moveaxis(node, -1, 0))]
+
+    def _unpacked(self, bits: np.ndarray) -> np.ndarray:
+        return np.unpackbits(bits, count=int(np.prod(self.grid.shape))).view(bool).reshape(self.grid.shape)
 
 
 def offset_shell(
@@ -91,11 +102,13 @@ def offset_shell(
     bounded = _area(outside) / resolution**2
     if bounded > max_area:
         raise Rejected(f"its area is about {bounded:.0f} squared longest edges: loose faces rather than a surface")
-    rooms = (field > BAND - LEAST_DEPTH) & ~outside
+    rooms = np.packbits((field > BAND - LEAST_DEPTH) & ~outside)
     np.abs(field, out=field)
     np.maximum(field, LEAST_DEPTH, out=field)
     np.negative(field, out=field, where=~outside)  # beyond a hidden wall the distance grows again: still inside
-    return Shell(zero_surface(field, grid.corner, 1 / resolution), grid, outside, rooms)
+    bits = np.packbits(outside)
+    del outside  # not to be there beside what marching cubes needs
+    return Shell(zero_surface(field, grid.corner, 1 / resolution), grid, bits, rooms)
 
 
 def drawn_back(

@@ -145,8 +145,8 @@ def make_watertight(raw: Mesh, settings: WatertightSettings) -> Product:
     raw: any triangles with finite vertices, in any frame; the result is in the same frame. Work is done in float64 in
     the normalised frame (bounding box centred, longest edge 1), so neither size nor position matters.
 
-    Figures: `link` (the method), `refused` (why those before it failed), `slits` (the grids, how many times as
-    fine, on which slits were opened), `faces`, `components`, `self_intersections`
+    Figures: `link` (the method), `refused` (why those before it failed), `slits` (how many times as
+    fine the finest grid was on which slits were opened, 0 where none were), `faces`, `components`, `self_intersections`
     (pairs of faces that cross, exactly counted), and in units of the longest edge `volume`, `area`, `thickness` (twice
     the volume over the area), `thickness_added` (what a sheet gains), `d_in_mean` and `d_in_max` (from the outer raw
     surface to the result), `d_out_mean` and `d_out_max` (back, lids of the solid reading left out). The status is "ok"
@@ -249,7 +249,7 @@ def _judged(
 ) -> tuple[Mesh, dict]:
     """A candidate, with slits opened in it where that is needed, possible and acceptable, and its figures."""
     lost = original.lost(closed)
-    mesh, still_lost, done = closed, lost, []
+    mesh, still_lost, finest = closed, lost, 0
     for finer in settings.slits if shell else ():
         rows = lost_points(original.outer, original.normals, still_lost, shape.scene, settings.resolution)
         if len(rows) == 0:
@@ -261,13 +261,13 @@ def _judged(
             continue
         wider = nudged(wider, NUDGE) if crossings(wider) else wider
         if crossings(wider) == 0:
-            mesh, still_lost, done = wider, original.lost(wider), [*done, finer]
+            mesh, still_lost, finest = wider, original.lost(wider), finer
     try:
-        return mesh, {"slits": done, **original.judge(mesh, still_lost)}
+        return mesh, {"slits": finest, **original.judge(mesh, still_lost)}
     except Rejected:
-        if not done:
+        if not finest:
             raise
-        return closed, {"slits": [], **original.judge(closed, lost)}
+        return closed, {"slits": 0, **original.judge(closed, lost)}
 
 
 def _crossings(result: Mesh) -> int:

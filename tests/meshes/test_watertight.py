@@ -291,7 +291,7 @@ def test_a_result_that_loses_surface_is_refused():
     strict = AcceptanceSettings(far_lost=0.001, mean_distance=0.004)
     with pytest.raises(Rejected, match=r"no method closes it.*shell: surface was lost"):
         make_watertight(raw, settings("shell", acceptance=strict, slits=()))
-    assert make_watertight(raw, settings("shell", acceptance=strict)).figures["slits"] == [4]
+    assert make_watertight(raw, settings("shell", acceptance=strict)).figures["slits"] == 4
 
 
 def test_a_result_that_adds_surface_is_refused():
