@@ -10,8 +10,9 @@ demo: setup
 	$(BIN)/snakemake --cores $(CORES) eval_all
 	@echo "Open results/demo/report/index.html"
 
+# Two files at a time: many tests run Snakemake, which has workers of its own.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -102,8 +102,7 @@ class _Survey:
                 if _beside(index, way) not in self.bricks:
                     inside[_shared(way)] = False
             if inside.any():
-                depth = brick.depth.astype(np.float32)
-                parts.append(zero_surface(np.where(inside, -depth, depth), np.multiply(index, CELLS), 1.0))
+                parts.append(_surface(inside, brick.depth, np.multiply(index, CELLS)))
         if not parts:
             raise Rejected("no recess leads out of it")
         whole = _stitched(parts)
@@ -210,6 +209,19 @@ def _beside(index: Index, way: Index) -> Index:
 def _shared(way: Index) -> tuple:
     """The nodes of a brick that it shares with the one that way."""
     return tuple({-1: 0, 0: slice(None), 1: -1}[int(step)] for step in way)
+
+
+def _surface(inside: np.ndarray, depth: np.ndarray, first: np.ndarray) -> Mesh:
+    """Where a brick changes from inside to not inside, in voxels; only the part round what is inside is looked at."""
+    from scipy.ndimage import find_objects
+
+    (box,) = find_objects(inside.astype(np.int8))
+    around = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in box)
+    values = depth[around].astype(np.float32)
+    np.negative(values, out=values, where=inside[around])
+    if (values < 0).all():
+        return Mesh(np.zeros((0, 3)), np.zeros((0, 3)))
+    return zero_surface(values, first + [s.start for s in around], 1.0)
 
 
 def _stitched(parts: list[Mesh]) -> Mesh:

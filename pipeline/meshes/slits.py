@@ -21,7 +21,8 @@ from pipeline.meshes.views import STEP_OFF, lines_of_sight
 
 # Lengths in voxels of the shell's grid.
 LOST = 1.5  # how far from the closed mesh a point of the outer surface is lost
-CLEAR = 1.0  # free space, and wall, that a lost point has along its normal at least: narrower ones are not worth it
+WORTH = 1.9  # free space, and wall, along the normal of a lost point that make it worth to open slits, and
+CLEAR = 1.0  # those of the points that are reached for then
 DEEPEST = 24.0  # most length of a line of sight inside: what is seen farther away through a crack stays closed
 STRIDE = 0.5  # between the points on it
 
@@ -31,13 +32,14 @@ def lost_points(
 ) -> np.ndarray:
     """Rows of those outer surface points (n, 3) whose distance (n,) from the closed mesh says that they are lost.
 
-    normals: (n, 3). scene: of the raw mesh.
+    None where all of them lie in slits, or on walls, too thin to be worth it. normals: (n, 3). scene: of the raw mesh.
     """
     rows = np.flatnonzero(distances > LOST / resolution)
+    clear = np.full(len(rows), np.inf)
     for side in (1, -1):
-        start, ahead = points[rows] + side * STEP_OFF * normals[rows], side * normals[rows]
-        rows = rows[scene.first_hits(start, ahead)[0] >= CLEAR / resolution]
-    return rows
+        ahead = side * normals[rows]
+        clear = np.minimum(clear, scene.first_hits(points[rows] + STEP_OFF * ahead, ahead)[0] * resolution)
+    return rows[clear >= CLEAR] if (clear >= WORTH).any() else rows[:0]
 
 
 def opened(
