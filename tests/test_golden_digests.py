@@ -29,7 +29,7 @@ SETTINGS = {
 }
 GOLDEN = {
     "extract_meshes": "a27db0f28eec0636765835f8eb2eee5732366a33",
-    "make_watertight": "2542c1ab1777f7513566f9e8ae47a0ce0742a953",
+    "make_watertight": "d65239dd6294a4446cb4aaf160d0c01752e10335",
     "scale_to_off": "a15a180a6105da66eddeb9521e4e822499e958fe",
     "sample_surface": "680f0551a532215433326e35409ac67b03c4e8ee",
     "sample_boundary/0.1": "4c900f48a91479c8181901d5f9a83a68d2b0008d",
