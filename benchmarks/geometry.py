@@ -73,7 +73,7 @@ def mesh_files(folder: Path) -> list[Path]:
 
 
 def compare(paths: list[Path], folder: Path) -> None:
-    rows = {way: run_workers(way, [paths])[0] for way in WAYS}
+    rows = {way: run_worker(way, paths) for way in WAYS}
     for way in WAYS:
         failed = [row for row in rows[way] if "failed" in row]
         for row in failed:
@@ -94,20 +94,17 @@ def compare(paths: list[Path], folder: Path) -> None:
     print("\n" + "\n".join(verdicts(rows)))
 
 
-def run_workers(way: str, groups: list[list[Path]]) -> list[list[dict[str, Any]]]:
-    """The rows that one process for each group of meshes prints; all processes run at once."""
+def run_worker(way: str, paths: list[Path]) -> list[dict[str, Any]]:
+    """The rows that a process of its own prints about these meshes."""
     with tempfile.TemporaryDirectory() as folder:
-        processes = []
-        for number, group in enumerate(groups):
-            names = Path(folder) / f"{number}.json"
-            names.write_text(json.dumps([str(path) for path in group]))
-            command = [sys.executable, "-m", "benchmarks.geometry", "-", "--way", way, "--list", str(names)]
-            environment = {**os.environ, **WORKER_ENVIRONMENT, "OMP_WAIT_POLICY": "PASSIVE"}
-            processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
-        outputs = [process.communicate()[0] for process in processes]
-    if any(process.returncode for process in processes):
-        raise RuntimeError(f"a process of {way} failed")
-    return [[json.loads(line) for line in text.splitlines()] for text in outputs]
+        names = Path(folder) / "meshes.json"
+        names.write_text(json.dumps([str(path) for path in paths]))
+        command = [sys.executable, "-m", "benchmarks.geometry", "-", "--way", way, "--list", str(names)]
+        environment = {**os.environ, **WORKER_ENVIRONMENT, "OMP_WAIT_POLICY": "PASSIVE"}
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
+    if done.returncode:
+        raise RuntimeError(f"the process of {way} failed")
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def scaling(paths: list[Path], workers: int) -> None:
@@ -240,7 +237,6 @@ def work(way: str, paths: list[str]) -> None:
     warm_up(run)
     waiting = tempfile.TemporaryDirectory()
     for path in paths:
-        start = time.perf_counter()
         try:
             row, result = run(Path(path))
         except Exception as error:  # a way that cannot do a mesh has failed on it, whatever it raises
@@ -249,7 +245,7 @@ def work(way: str, paths: list[str]) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         kept = Path(waiting.name) / f"{len(done)}.npz"
         np.savez(kept, *result[0], *result[1])
-        done.append(({"path": path, "wall": time.perf_counter() - start, "peak_mb": peak, **row}, kept))
+        done.append(({"path": path, "peak_mb": peak, **row}, kept))
     for row, kept in done:
         if kept is not None:
             with np.load(kept) as arrays:

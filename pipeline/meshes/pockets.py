@@ -17,6 +17,7 @@ from pipeline.arrays import Mesh, Rejected
 from pipeline.geometry.clean import without_degenerate_faces
 from pipeline.geometry.cubes import zero_surface
 from pipeline.meshes.band import band_distances
+from pipeline.meshes.keep import joined
 from pipeline.meshes.shell import BAND, LEAST_DEPTH, Shell
 
 CELLS = 32  # of the finer grid along a brick
@@ -226,10 +227,8 @@ def _surface(inside: np.ndarray, depth: np.ndarray, first: np.ndarray) -> Mesh:
 
 def _stitched(parts: list[Mesh]) -> Mesh:
     """Parts of a surface as one: vertices on the same edge of the grid become one; none lies at a node."""
-    vertices = np.concatenate([part.vertices for part in parts])
-    starts = np.cumsum([0, *(len(part.vertices) for part in parts[:-1])])
-    faces = np.concatenate([part.faces + start for part, start in zip(parts, starts, strict=True)])
-    node = np.floor(vertices)
-    edge = (vertices > node) @ [1, 2, 4]
+    whole = joined(parts)
+    node = np.floor(whole.vertices)
+    edge = (whole.vertices > node) @ [1, 2, 4]
     _, first, corner = np.unique(np.column_stack([node, edge]), axis=0, return_index=True, return_inverse=True)
-    return Mesh(vertices[first], corner.reshape(-1)[faces])
+    return Mesh(whole.vertices[first], corner.reshape(-1)[whole.faces])

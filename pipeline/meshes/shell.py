@@ -111,19 +111,16 @@ def offset_shell(
     return Shell(zero_surface(field, grid.corner, 1 / resolution), grid, bits, rooms)
 
 
-def drawn_back(
-    shell: Mesh, scene: Scene, resolution: int, offset: float, remaining: float, beyond: float = BAND
-) -> Mesh:
+def drawn_back(shell: Mesh, scene: Scene, resolution: int, offset: float, remaining: float) -> Mesh:
     """The shell with every vertex moved straight towards the surface until it is `remaining` voxels away.
 
-    Vertices farther away than the offset by more than `beyond` lie on no wall, but over an opening that was filled;
-    they stay.
+    Vertices much farther away than the offset lie on no wall, but over an opening that was filled; they stay.
     """
     target = scene.closest_points(shell.vertices).astype(np.float64)
     away = shell.vertices - target
     length = np.linalg.norm(away, axis=1, keepdims=True) * resolution
     share = np.minimum(1.0, remaining / np.maximum(length, 1e-9))
-    return Mesh(np.where(length < offset + beyond, target + away * share, shell.vertices), shell.faces)
+    return Mesh(np.where(length < offset + BAND, target + away * share, shell.vertices), shell.faces)
 
 
 def untangled(drawn: Mesh, shell: Mesh) -> Mesh:
