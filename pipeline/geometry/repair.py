@@ -1,4 +1,4 @@
-"""Repairs that hardly move the surface: welding, splitting and turning, and saving faces."""
+"""Repairs that hardly move the surface: welding, splitting, turning and nudging."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import numpy as np
 from pipeline.arrays import Mesh
 from pipeline.geometry.clean import without_unused_vertices
 from pipeline.geometry.quality import corner_fans, crossing_faces
-from pipeline.geometry.solids import mesh_of, solid
 
 MOST_NUDGES = 6  # rounds in which the corners of crossing faces are moved
 
@@ -45,14 +44,6 @@ def welded(mesh: Mesh, tolerance: float) -> Mesh:
     faces = first[group][mesh.faces]
     whole = (faces != np.roll(faces, 1, axis=1)).all(axis=1)
     return without_unused_vertices(Mesh(mesh.vertices, faces[whole]))
-
-
-def simplified(mesh: Mesh, tolerance: float) -> Mesh:
-    """The mesh with fewer faces, still manifold (manifold3d); moved by up to about twice the `tolerance` where most.
-
-    Raises Rejected where the mesh is not manifold to begin with.
-    """
-    return mesh_of(solid(mesh).simplify(tolerance))
 
 
 def nudged(mesh: Mesh, step: float) -> Mesh:

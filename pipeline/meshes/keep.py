@@ -11,7 +11,8 @@ from pipeline.geometry.clean import flipped, without_degenerate_faces, without_u
 from pipeline.geometry.closest import Scene
 from pipeline.geometry.measures import volume
 from pipeline.geometry.quality import edge_counts, face_components, is_winding_consistent, self_intersections
-from pipeline.geometry.repair import simplified, with_agreeing_windings, with_split_vertices
+from pipeline.geometry.repair import with_agreeing_windings, with_split_vertices
+from pipeline.geometry.simplify import simplified
 from pipeline.geometry.solids import mesh_of, solid
 
 COLLAPSE = 1e-9  # longest edges; how far the surface may move where faces without area are taken out of a closed mesh

@@ -127,7 +127,8 @@ from pipeline.geometry.clean import (
 from pipeline.geometry.closest import Scene, without_zero_area
 from pipeline.geometry.measures import volume
 from pipeline.geometry.quality import self_intersections
-from pipeline.geometry.repair import nudged, simplified, welded
+from pipeline.geometry.repair import nudged, welded
+from pipeline.geometry.simplify import simplified
 from pipeline.meshes.acceptance import Original
 from pipeline.meshes.fusion import fused
 from pipeline.meshes.interior import Enclosure

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from pipeline.arrays import Mesh, Rejected
+from pipeline.arrays import Mesh
 from pipeline.geometry import clean, repair
-from pipeline.geometry.closest import distance
 from pipeline.geometry.measures import volume
 from pipeline.geometry.quality import component_count, is_watertight, nonmanifold_vertices, self_intersections
 from tests import solids
@@ -38,20 +37,6 @@ def test_windings_agree_after_random_turns():
     agreed = repair.with_agreeing_windings(mixed)
     assert is_watertight(agreed)
     assert abs(volume(agreed)) == pytest.approx(volume(mesh))
-
-
-def test_simplifying_saves_faces_and_stays_within_the_tolerance():
-    mesh = solids.icosphere(0.5, subdivisions=5)
-    saved = repair.simplified(mesh, 1e-3)
-    assert len(saved.faces) < len(mesh.faces) / 2
-    assert is_watertight(saved)
-    assert distance(saved, mesh.vertices).max() <= 1e-3
-
-
-def test_simplifying_an_open_mesh_is_refused():
-    mesh = solids.box()
-    with pytest.raises(Rejected, match="it is not manifold"):
-        repair.simplified(Mesh(mesh.vertices, mesh.faces[1:]), 1e-3)
 
 
 def test_nudging_unfolds_slivers_and_moves_nothing_else():
