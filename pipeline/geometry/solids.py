@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +18,7 @@ def solid(mesh: Mesh) -> Manifold:
     """The mesh as a solid; raises Rejected where it is not manifold, or nothing."""
     from manifold3d import Error, Manifold, Mesh64
 
+    _one_thread()
     body = Manifold(Mesh64(np.array(mesh.vertices), mesh.faces.astype(np.uint64)))  # the library takes no frozen array
     if body.status() != Error.NoError or body.is_empty():
         raise Rejected(f"it is not manifold ({body.status()})")
@@ -28,3 +31,20 @@ def mesh_of(body: Manifold) -> Mesh:
     if len(surface.tri_verts) == 0:
         raise Rejected("nothing of it is left")
     return Mesh(surface.vert_properties[:, :3], surface.tri_verts)
+
+
+@functools.cache
+def _one_thread() -> None:
+    """Keep the library to one thread a process: a worker has one core, and others have the rest.
+
+    It has no setting for that, but counts the processors that the process may use when it first runs, and never again.
+    """
+    from manifold3d import Manifold
+
+    process = os.getpid()
+    allowed = os.sched_getaffinity(process)
+    os.sched_setaffinity(process, {min(allowed)})
+    try:
+        Manifold.cube().num_tri()
+    finally:
+        os.sched_setaffinity(process, allowed)

@@ -26,7 +26,8 @@ from pipeline.store import Store
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "IGL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 # Left alone, glibc raises these bounds as arrays are freed, and a worker keeps ever more memory from shape to shape.
-FREED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_THRESHOLD_": str(4 << 20)}
+# Much lower ones cost time: every array is then handed out by the system anew, page by page.
+FREED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(32 << 20)}
 WORKER_ENVIRONMENT = {**dict.fromkeys(ONE_THREAD, "1"), **FREED_AT_ONCE}
 IMPORT_NAMES = {"open3d-cpu": "open3d", "scikit-image": "skimage.measure", "scipy": "scipy.spatial", "libigl": "igl"}
 DEATHS_ALLOWED = 2
