@@ -233,9 +233,7 @@ def work(way: str, paths: list[str]) -> None:
 
     import numpy as np
 
-    os.sched_setaffinity(
-        0, {max(os.sched_getaffinity(0))}
-    )  # manifold3d counts processors, and waits for itself on them
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # else manifold3d takes all there are
     run = {"isomill": isomill, "plain": plain, "alpha wrap": alpha_wrap, "trimesh": trimesh_repair}[way]
     done = []
     warm_up(run)
