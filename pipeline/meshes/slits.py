@@ -14,32 +14,59 @@ from pipeline.arrays import Mesh
 from pipeline.geometry.closest import Scene
 from pipeline.geometry.measures import volume
 from pipeline.geometry.solids import mesh_of, solid
+from pipeline.meshes.acceptance import Original
 from pipeline.meshes.keep import joined, split
 from pipeline.meshes.pockets import pockets
 from pipeline.meshes.shell import Shell
-from pipeline.meshes.views import STEP_OFF, lines_of_sight
+from pipeline.meshes.views import STEP_OFF, hidden, lines_of_sight
 
 # Lengths in voxels of the shell's grid.
 LOST = 1.5  # how far from the closed mesh a point of the outer surface is lost
 WORTH = 1.9  # free space, and wall, along the normal of a lost point that make it worth to open slits, and
 CLEAR = 1.0  # those of the points that are reached for then
+NEARBY = 32  # points drawn round each that is lost, where none is worth it
 DEEPEST = 24.0  # most length of a line of sight inside: what is seen farther away through a crack stays closed
 STRIDE = 0.5  # between the points on it
 
 
 def lost_points(
-    points: np.ndarray, normals: np.ndarray, distances: np.ndarray, scene: Scene, resolution: int
-) -> np.ndarray:
-    """Rows of those outer surface points (n, 3) whose distance (n,) from the closed mesh says that they are lost.
+    original: Original, closed: Mesh, distances: np.ndarray, resolution: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points of the outer surface that the closed mesh has lost, and their normals, (n, 3) each.
 
-    None where all of them lie in slits, or on walls, too thin to be worth it. normals: (n, 3). scene: of the raw mesh.
+    None where all of them lie in slits, or on walls, too thin to be worth it. distances: of the original's outer points
+    from the closed mesh, (n,); since these are far apart, more are drawn round the lost ones before it is left at that.
     """
-    rows = np.flatnonzero(distances > LOST / resolution)
-    clear = np.full(len(rows), np.inf)
-    for side in (1, -1):
-        ahead = side * normals[rows]
-        clear = np.minimum(clear, scene.first_hits(points[rows] + STEP_OFF * ahead, ahead)[0] * resolution)
-    return rows[clear >= CLEAR] if (clear >= WORTH).any() else rows[:0]
+    lost = distances > LOST / resolution
+    points, normals = original.outer[lost], original.normals[lost]
+    clear = _clear(original.scene, points, normals) * resolution
+    points, normals = points[clear >= CLEAR], normals[clear >= CLEAR]
+    if (clear >= WORTH).any() or len(points) == 0:
+        return points, normals
+    more = _worth_nearby(original, closed, points, resolution)
+    if len(more[0]) == 0:
+        return more
+    return np.concatenate([points, more[0]]), np.concatenate([normals, more[1]])
+
+
+def _worth_nearby(
+    original: Original, closed: Mesh, points: np.ndarray, resolution: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points of the outer surface, about a voxel from the given ones, that are lost and worth it; and their normals."""
+    scene, draws = original.scene, np.random.default_rng(0).uniform(-1, 1, (len(points), NEARBY, 3))
+    around = (points[:, None] + draws / resolution).reshape(-1, 3)
+    points = scene.closest_points(around).astype(np.float64)
+    normals = scene.closest_normals(around).astype(np.float64)
+    worth = np.flatnonzero(_clear(scene, points, normals) * resolution >= WORTH)
+    lost = worth[Scene(closed).distance(points[worth]) > LOST / resolution]
+    seen = np.delete(lost, hidden(scene, points[lost], normals[lost], original.settings.directions))
+    return points[seen], normals[seen]
+
+
+def _clear(scene: Scene, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """How far it is from each surface point (n, 3) along its normal, and against it, to more surface; the lesser."""
+    ways = [side * normals for side in (1, -1)]
+    return np.minimum(*(scene.first_hits(points + STEP_OFF * way, way)[0] for way in ways))
 
 
 def opened(

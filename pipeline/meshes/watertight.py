@@ -252,10 +252,10 @@ def _judged(
     lost = original.lost(closed)
     mesh, still_lost, finest = closed, lost, 0
     for finer in settings.slits if shell else ():
-        rows = lost_points(original.outer, original.normals, still_lost, shape.scene, settings.resolution)
-        if len(rows) == 0:
+        points, normals = lost_points(original, mesh, still_lost, settings.resolution)
+        if len(points) == 0:
             break
-        lines = sights(shell, shape.scene, original.outer[rows], original.normals[rows], settings.acceptance.directions)
+        lines = sights(shell, shape.scene, points, normals, settings.acceptance.directions)
         try:
             wider = opened(mesh, shell, shape.mesh, lines, finer, settings.offset, settings.simplify)
         except Rejected:

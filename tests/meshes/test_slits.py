@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from pipeline.arrays import Mesh
-from pipeline.geometry.closest import distance
+from pipeline.geometry.closest import Scene, distance
 from pipeline.geometry.measures import volume
 from pipeline.geometry.quality import is_watertight, nonmanifold_vertices
 from pipeline.geometry.solids import mesh_of, solid
-from pipeline.meshes import pockets
+from pipeline.meshes import pockets, slits
+from pipeline.meshes.acceptance import Original
 from pipeline.meshes.shell import offset_shell
-from pipeline.meshes.watertight import WatertightSettings, make_watertight
+from pipeline.meshes.watertight import AcceptanceSettings, WatertightSettings, make_watertight
 from tests import solids
 
 VOXEL = 1 / 64
@@ -86,6 +87,21 @@ def test_a_crack_does_not_make_a_box_hollow():
 def test_a_recess_that_does_not_end_in_the_bricks_allowed_stays_closed(monkeypatch):
     monkeypatch.setattr(pockets, "MOST_BRICKS", 6)
     assert closed(keyhole(0.7)).figures["slits"] == 0
+
+
+def test_a_point_not_worth_it_leads_to_those_nearby_that_are(monkeypatch):
+    block, floor = solids.box(BLOCK), BLOCK[2] / 2 - 5 * VOXEL
+    mesh = mesh_of(solid(block) - solid(solids.box((0.8, 1.5 * VOXEL, 10 * VOXEL), (0, 0, BLOCK[2] / 2))))
+    original = Original(mesh, Scene(mesh), AcceptanceSettings(), 64)
+    original.outer = np.array([[0.02, 0.75 * VOXEL, floor + 0.5 * VOXEL]])  # on a wall, where the slit is 1.5 wide
+    original.normals = np.array([[0.0, -1.0, 0.0]])
+    points, normals = slits.lost_points(original, block, original.lost(block), 64)
+    np.testing.assert_array_equal(points[0], original.outer[0])
+    assert len(points) == len(normals) > 3
+    np.testing.assert_allclose(points[1:, 2], floor, atol=1e-6)
+    np.testing.assert_allclose(normals[1:], np.broadcast_to([0, 0, 1], normals[1:].shape), atol=1e-6)
+    monkeypatch.setattr(slits, "NEARBY", 0)
+    assert len(slits.lost_points(original, block, original.lost(block), 64)[0]) == 0
 
 
 def test_the_solid_reading_opens_nothing():
