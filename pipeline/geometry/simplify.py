@@ -46,7 +46,7 @@ def _simplified_in_parts(mesh: Mesh, tolerance: float, count: int) -> Mesh:
     pulled[shared] += far * rng.normal(size=seam.shape)
     index = np.cumsum(shared) - 1
     vertices, faces, start = [seam], [index[mesh.faces[part == count]]], len(seam)
-    for number in range(count):
+    for number in np.unique(part[part < count]):
         patch, tips = _patch(pulled, mesh.faces[part == number], shared, rng)
         saved = _simplified_whole(patch, tolerance)
         row = _rows(saved.vertices, np.concatenate([pulled[shared], tips]))
@@ -86,6 +86,8 @@ def _patch(
     used[faces] = True
     vertices, shared, faces = vertices[used], shared[used], (np.cumsum(used) - 1)[faces]
     near = shared[faces].any(axis=1)
+    if not near.any():
+        return Mesh(vertices, faces), np.zeros((0, 3))
     faces[near], source = _with_own_corners(Mesh(vertices, faces[near]), shared)
     starts, ends = _rims(faces[near], len(vertices), len(vertices) + len(source))
     loop = _loops(starts, ends)

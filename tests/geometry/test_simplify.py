@@ -49,6 +49,21 @@ def test_parts_of_a_winding_surface_fit_together_again(seed, count):
     assert distance(saved, mesh.vertices).mean() <= distance(simplified(mesh, 1e-3), mesh.vertices).mean()
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_parts_that_share_nothing_are_simplified_too(count):
+    ball = solids.icosphere(0.2, subdivisions=4)
+    mesh = solids.join(*(Mesh(ball.vertices + [x, 0, 0], ball.faces) for x in (-0.5, 0.5)))
+    saved = simplify._simplified_in_parts(mesh, 1e-3, count)
+    assert is_watertight(saved)
+    assert len(saved.faces) < len(mesh.faces) * 0.8
+    assert distance(saved, mesh.vertices).max() <= 2e-3
+
+
+def test_there_may_be_more_parts_than_faces():
+    cube = solids.box()
+    assert is_watertight(simplify._simplified_in_parts(cube, 1e-3, 40))
+
+
 def test_vertices_on_the_seams_stay_where_they_are():
     mesh = solids.icosphere(0.5, subdivisions=5)
     saved = simplify._simplified_in_parts(mesh, 1e-3, 2)
