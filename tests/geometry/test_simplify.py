@@ -52,7 +52,7 @@ def test_parts_of_a_winding_surface_fit_together_again(seed, count):
 @pytest.mark.parametrize("count", [2, 3])
 def test_parts_that_share_nothing_are_simplified_too(count):
     ball = solids.icosphere(0.2, subdivisions=4)
-    mesh = solids.join(*(Mesh(ball.vertices + [x, 0, 0], ball.faces) for x in (-0.5, 0.5)))
+    mesh = solids.join(*(Mesh(ball.vertices + np.array([x, 0, 0]), ball.faces) for x in (-0.5, 0.5)))
     saved = simplify._simplified_in_parts(mesh, 1e-3, count)
     assert is_watertight(saved)
     assert len(saved.faces) < len(mesh.faces) * 0.8
