@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.arrays import Mesh
 from pipeline.geometry.closest import Scene
 from pipeline.geometry.measures import volume
+from pipeline.geometry.simplify import simplified
 from pipeline.geometry.solids import mesh_of, solid
 from pipeline.meshes.acceptance import Original
 from pipeline.meshes.keep import joined, split
@@ -84,7 +85,10 @@ def opened(
     for the recesses (`pockets.pockets`). tolerance: how far the surface may move when faces are saved, None for none.
     Raises Rejected where there is no recess.
     """
-    left = solid(closed) - solid(pockets(shell, mesh, lines, finer, offset))
+    recesses = pockets(shell, mesh, lines, finer, offset)
+    if tolerance:
+        recesses = simplified(recesses, tolerance)  # a cut costs by the face, and these have many
+    left = solid(closed) - solid(recesses)
     parts = split(mesh_of(left.simplify(tolerance) if tolerance else left))
     return joined([part for part in parts if volume(part) > 0])  # cuts leave voids that nothing leads to
 
