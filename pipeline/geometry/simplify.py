@@ -14,7 +14,7 @@ from pipeline.geometry.quality import corner_fans
 from pipeline.geometry.solids import mesh_of, solid
 
 AT_ONCE = 600_000  # faces; few shapes have more on the default grid
-FAR = 100.0  # how far vertices are pulled, in longest edges; with 1 about one part in ten changed at its rims
+FAR = 100.0  # how far vertices are pulled, in longest edges; with 1 some parts changed at their rims
 
 
 def simplified(mesh: Mesh, tolerance: float) -> Mesh:
@@ -49,11 +49,11 @@ def _simplified_in_parts(mesh: Mesh, tolerance: float, count: int) -> Mesh:
     for number in np.unique(part[part < count]):
         patch, tips = _patch(pulled, mesh.faces[part == number], shared, rng)
         saved = _simplified_whole(patch, tolerance)
-        row = _rows(saved.vertices, np.concatenate([pulled[shared], tips]))
-        corner = row[saved.faces]
+        row = _rows(saved.vertices, np.concatenate([pulled[shared], tips]))  # first the seam's, then the tips'
+        without_cones = saved.faces[(row[saved.faces] < len(seam)).all(axis=1)]
         new = row < 0
         row[new] = start + np.arange(np.count_nonzero(new))
-        faces.append(row[saved.faces[(corner < len(seam)).all(axis=1)]])
+        faces.append(row[without_cones])
         vertices.append(saved.vertices[new])
         start += len(vertices[-1])
     return Mesh(np.concatenate(vertices), np.concatenate(faces))
@@ -91,7 +91,7 @@ def _patch(
     faces[near], source = _with_own_corners(Mesh(vertices, faces[near]), shared)
     starts, ends = _rims(faces[near], len(vertices), len(vertices) + len(source))
     loop = _loops(starts, ends)
-    tips = vertices.max() * rng.normal(size=(loop.max() + 1, 3))
+    tips = np.ptp(vertices, axis=0).max() * rng.normal(size=(loop.max() + 1, 3))
     cones = np.stack([ends, starts, len(vertices) + len(source) + loop], axis=1)
     return Mesh(np.concatenate([vertices, vertices[source], tips]), np.concatenate([faces, cones])), tips
 
