@@ -5,12 +5,10 @@ Only jobs, the command line and the Snakefile import this. Nothing here loads nu
 
 from __future__ import annotations
 
-import difflib
 import re
-import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.mistakes import explained, nearest
 from pipeline.models import registry
 from pipeline.overlays import ConfigError, merge, read_yaml
 from pipeline.settings import Settings, module_head
@@ -349,16 +348,14 @@ def _checked(model: type[Settings], values: Mapping[str, Any], path: str = "") -
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError(_explain(error, model, path)) from None
+        raise ConfigError(explained(error, model, path)) from None
 
 
 def _check_point_sets(study: Study) -> None:
     known = ["volume", *(f"boundary-{sigma:g}" for sigma in study.stages.sample_boundary.sigmas)]
     for name in study.stages.compute_sdf.of or ():
         if name not in known:
-            raise ConfigError(
-                f"stages.compute_sdf.of: {name!r} is not one of {', '.join(known)}{_nearest(name, known)}"
-            )
+            raise ConfigError(f"stages.compute_sdf.of: {name!r} is not one of {', '.join(known)}{nearest(name, known)}")
 
 
 def _check_categories(study: Study, path: str, rows: Sequence[ShardCount | CategoryInterior]) -> None:
@@ -388,7 +385,7 @@ def _check_parents(experiments: tuple[Settings, ...]) -> None:
         of_method = [e.name for e in experiments if e.method == method]
         if name not in by_name:
             known = f"those of method {method}: {', '.join(of_method)}" if of_method else f"none is of method {method}"
-            near = _nearest(name, list(by_name))
+            near = nearest(name, list(by_name))
             raise ConfigError(f"experiment {child.name}: its parent {name!r} is no experiment ({known}){near}")
         parent = by_name[name]
         if parent.method != method:
@@ -473,7 +470,7 @@ def _experiment(block: Mapping[str, Any], path: str) -> Settings:
     if method is None:
         raise ConfigError(f"{path}: name a preset, or a method: {', '.join(methods)}")
     if method not in methods:
-        raise ConfigError(f"{path}.method: {method!r} is not one of {', '.join(methods)}{_nearest(method, methods)}")
+        raise ConfigError(f"{path}.method: {method!r} is not one of {', '.join(methods)}{nearest(method, methods)}")
     parent = registry.head(method).DECLARATION.parent
     if "weights" in block and parent:
         raise ConfigError(
@@ -491,100 +488,12 @@ def expand_preset(block: Mapping[str, Any], path: str = "experiments") -> dict[s
         return block
     names = sorted(p.stem for p in PRESETS.glob("*.yaml"))
     if name not in names:
-        raise ConfigError(f"{path}.preset: {name!r} is not one of {', '.join(names)}{_nearest(name, names)}")
+        raise ConfigError(f"{path}.preset: {name!r} is not one of {', '.join(names)}{nearest(name, names)}")
     # A preset of a method that builds on another lists that one too.
     own = [row for row in read_yaml(PRESETS / f"{name}.yaml").get("experiments", []) if row["name"] == name]
     if not own:
         raise ConfigError(f"{path}.preset: {name!r} is a whole study; use it with --configfile")
     return merge(own[0], block)
-
-
-# pydantic speaks of Python's types; a configuration has lists, and keys with values.
-_KEYS_AND_VALUES = "input should be keys and values"
-_WORDS = {
-    "tuple_type": "input should be a list",
-    "too_short": "input should be a list of at least {min_length}",
-    "dict_type": _KEYS_AND_VALUES,
-    "model_type": _KEYS_AND_VALUES,
-    "model_attributes_type": _KEYS_AND_VALUES,
-    "union_tag_invalid": "kind should be one of {expected_tags}",
-    "value_error": "{error}",
-    "string_type": "input should be text, in quotes where it looks like something else",
-}
-
-
-def _explain(error: ValidationError, model: type[Settings], prefix: str = "") -> str:
-    """Every mistake on a line: key path, what was received, what is allowed."""
-    lines = []
-    for mistake in error.errors():
-        *above, last = mistake["loc"] or ("",)
-        keys, known = _keys_and_fields(model, (*above, last))
-        path = ".".join([prefix, *keys] if prefix else keys)
-        if mistake["type"] == "extra_forbidden":
-            known = _keys_and_fields(model, above)[1]
-            lines.append(f"{path}: unknown key{_nearest(keys[-1], known) or '; known: ' + ', '.join(sorted(known))}")
-        elif not _follows(mistake):
-            received = "" if mistake["type"] == "missing" else f", received {_shown.repr(mistake['input'])}"
-            lines.append(f"{path}: {_words(mistake)}{received}")
-    return "the configuration needs a change:\n" + "\n".join(f"  {line}" for line in lines)
-
-
-def _words(mistake: Mapping[str, Any]) -> str:
-    if mistake["type"] in _WORDS:
-        return _WORDS[mistake["type"]].format(**mistake.get("ctx", {}))
-    return mistake["msg"][0].lower() + mistake["msg"][1:]
-
-
-def _follows(mistake: Mapping[str, Any]) -> bool:
-    """A list that is only too short because its wrong entries, told on lines of their own, do not count."""
-    return mistake["type"] == "too_short" and len(mistake["input"]) >= mistake["ctx"]["min_length"]
-
-
-_shown = reprlib.Repr()
-_shown.maxstring = _shown.maxother = 100
-
-
-def _keys_and_fields(model: Any, location: Sequence) -> tuple[list[str], list[str]]:
-    """The keys a person wrote on the way to a location, and the fields of the settings class there.
-
-    Where a block comes in several kinds, pydantic's location holds the kind, which is no key.
-    """
-    keys, annotation = [], model
-    for part in location:
-        kinds = _kinds(annotation)
-        if part in kinds:
-            annotation = kinds[part]
-            continue
-        keys.append(str(part))
-        if not isinstance(part, int):  # an index leads into what the list's annotation names
-            annotation = getattr(_settings_classes(annotation)[0], "model_fields", {}).get(part, _NoField).annotation
-    classes = _settings_classes(annotation)
-    return keys, [name for settings in classes for name in settings.model_fields]
-
-
-class _NoField:
-    """Stands where a key is unknown."""
-
-    annotation = None
-
-
-def _kinds(annotation: Any) -> dict[str, type[Settings]]:
-    """Kind → settings class of an annotation that unites several, each with its own literal `kind`."""
-    classes = _settings_classes(annotation)
-    fields = [(settings.model_fields.get("kind"), settings) for settings in classes] if len(classes) > 1 else []
-    return {kind: settings for field, settings in fields if field for kind in get_args(field.annotation)}
-
-
-def _settings_classes(annotation: Any) -> list[type[Settings]]:
-    """The settings classes inside an annotation such as tuple[ShardCount, ...], X | None or X | Y."""
-    if isinstance(annotation, type) and issubclass(annotation, Settings):
-        return [annotation]
-    return [found for inner in get_args(annotation) for found in _settings_classes(inner)]
-
-
-def _nearest(word: Any, known: list[str]) -> str:
-    close = difflib.get_close_matches(str(word), known, 1, 0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def json_schema() -> dict[str, Any]:
