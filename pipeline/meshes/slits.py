@@ -19,12 +19,13 @@ from pipeline.meshes.acceptance import Original
 from pipeline.meshes.keep import joined, split
 from pipeline.meshes.pockets import pockets
 from pipeline.meshes.shell import Shell
-from pipeline.meshes.views import STEP_OFF, hidden, lines_of_sight
+from pipeline.meshes.views import STEP_OFF, escapes, hidden, lines_of_sight
 
 # Lengths in voxels of the shell's grid.
 LOST = 1.5  # how far from the closed mesh a point of the outer surface is lost
-WORTH = 1.9  # free space, and wall, along the normal of a lost point that make it worth to open slits, and
+WORTH = 1.9  # free space before a lost point, and wall behind it, that make it worth to open slits, and
 CLEAR = 1.0  # those of the points that are reached for then
+MANY = 0.005  # share of the outer points, lost on walls of that thickness, that makes it worth it in any free space
 NEARBY = 32  # points drawn round each that is lost, where none is worth it
 DEEPEST = 24.0  # most length of a line of sight inside: what is seen farther away through a crack stays closed
 STRIDE = 0.5  # between the points on it
@@ -40,7 +41,10 @@ def lost_points(
     """
     lost = distances > LOST / resolution
     points, normals = original.outer[lost], original.normals[lost]
-    clear = _clear(original.scene, points, normals) * resolution
+    wall, gap = _wall_and_gap(original, points, normals, resolution)
+    if (wall >= WORTH).sum() >= MANY * len(lost):
+        return points[wall >= CLEAR], normals[wall >= CLEAR]
+    clear = np.minimum(wall, gap)
     points, normals = points[clear >= CLEAR], normals[clear >= CLEAR]
     if (clear >= WORTH).any() or len(points) == 0:
         return points, normals
@@ -58,16 +62,28 @@ def _worth_nearby(
     around = (points[:, None] + draws / resolution).reshape(-1, 3)
     points = scene.closest_points(around).astype(np.float64)
     normals = scene.closest_normals(around).astype(np.float64)
-    worth = np.flatnonzero(_clear(scene, points, normals) * resolution >= WORTH)
+    worth = np.flatnonzero(np.minimum(*_clearances(scene, points, normals)) * resolution >= WORTH)
     lost = worth[Scene(closed).distance(points[worth]) > LOST / resolution]
     seen = np.delete(lost, hidden(scene, points[lost], normals[lost], original.settings.directions))
     return points[seen], normals[seen]
 
 
-def _clear(scene: Scene, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """How far it is from each surface point (n, 3) along its normal, and against it, to more surface; the lesser."""
-    ways = [side * normals for side in (1, -1)]
-    return np.minimum(*(scene.first_hits(points + STEP_OFF * way, way)[0] for way in ways))
+def _wall_and_gap(
+    original: Original, points: np.ndarray, normals: np.ndarray, resolution: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """How thick the wall is that outer points (n, 3) lie on, and the free space before them, (n,) in voxels.
+
+    The free space is where the normal points, unless infinity can be seen from the other side only.
+    """
+    before, behind = (clearance * resolution for clearance in _clearances(original.scene, points, normals))
+    front = escapes(original.scene, points, normals, original.settings.directions) > 0
+    return np.where(front, behind, before), np.where(front, before, behind)
+
+
+def _clearances(scene: Scene, points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far it is from surface points (n, 3) along their normals, and against them, to more surface, (n,) each."""
+    before, behind = (scene.first_hits(points + STEP_OFF * way, way)[0] for way in (normals, -normals))
+    return before, behind
 
 
 def opened(

@@ -89,12 +89,24 @@ def test_a_recess_that_does_not_end_in_the_bricks_allowed_stays_closed(monkeypat
     assert closed(keyhole(0.7)).figures["slits"] == 0
 
 
+def test_walls_that_face_each_other_are_followed_where_many_are_lost(monkeypatch):
+    halves = [solids.box((0.5, 0.25, 0.25), (side * (0.25 + 0.4 * VOXEL), 0.0, 0.0)) for side in (-1, 1)]
+    mesh = solids.join(*halves)  # 0.8 voxels apart
+    product = closed(mesh)
+    assert (product.figures["slits"], product.figures["components"]) == (4, 2)
+    assert volume(product.value) == pytest.approx(volume(mesh), rel=0.08)  # a quarter of a voxel all round
+    monkeypatch.setattr(slits, "MANY", 0.5)
+    figures = closed(mesh).figures
+    assert (figures["slits"], figures["components"]) == (0, 1)
+
+
 def test_a_point_not_worth_it_leads_to_those_nearby_that_are(monkeypatch):
     block, floor = solids.box(BLOCK), BLOCK[2] / 2 - 5 * VOXEL
     mesh = mesh_of(solid(block) - solid(solids.box((0.8, 1.5 * VOXEL, 10 * VOXEL), (0, 0, BLOCK[2] / 2))))
     original = Original(mesh, Scene(mesh), AcceptanceSettings(), 64)
-    original.outer = np.array([[0.02, 0.75 * VOXEL, floor + 0.5 * VOXEL]])  # on a wall, where the slit is 1.5 wide
-    original.normals = np.array([[0.0, -1.0, 0.0]])
+    on_wall, on_top = [0.02, 0.75 * VOXEL, floor + 0.5 * VOXEL], [0.02, 0.1, BLOCK[2] / 2]  # the slit is 1.5 wide
+    original.outer = np.array([on_wall, *([on_top] * 999)])
+    original.normals = np.array([[0, -1, 0], *([[0, 0, 1]] * 999)], float)
     points, normals = slits.lost_points(original, block, original.lost(block), 64)
     np.testing.assert_array_equal(points[0], original.outer[0])
     assert len(points) == len(normals) > 3
