@@ -457,7 +457,7 @@ class Plan:
         settings = {**model, "inference": block["inference"], "extraction": block["extraction"]}
         if stage == "sample_shapes":
             modules.append("pipeline.reconstruction.samples")
-            return self._record(name, modules, settings, GENERATION_LIBRARIES, True, stage)
+            return {**self._record(name, modules, settings, GENERATION_LIBRARIES, True, stage), "format": "off"}
         if stage == "evaluate_samples":
             settings = {"sampling": block["sampling"]}
             return self._record(name, ["pipeline.evaluation.generators"], settings, EVALUATION_LIBRARIES, True, stage)

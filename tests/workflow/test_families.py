@@ -96,6 +96,15 @@ def test_more_samples_leave_the_others_as_they_are(study):
     assert files.read_json(study.results / "evaluation" / "samples" / "gan.json")["chamfer"]["generated"] == 5
 
 
+def test_samples_that_are_in_the_store_are_not_drawn_again(study):
+    ledger = study.results / "samples" / "gan" / "0.jsonl"
+    before = files.read_lines(ledger)
+    study.run(switches=("--forcerun", "sample_shapes"))
+    assert files.read_lines(ledger) == before
+    log = study.folder / "logs" / study.results.name / "sample_shapes" / "gan" / "0.log"
+    assert "2 new shapes, 2 of them drawn already" in log.read_text()
+
+
 def test_asked_to_train_published_weights_are_trained_from_scratch_beside_them(study):
     text = study.dry_run("train_all")
     assert "borrowed-scratch" in text and "from scratch" in text
