@@ -186,6 +186,12 @@ GAN = {"name": "gan", "method": "imnet_gan", "parent": "ae"}
 UNCONDITIONAL = {"observation": {"kind": "nothing"}, "latent": 8, "decoder": "simple"}
 
 
+def test_works_that_keep_meshes_in_the_store_say_so():
+    plan = plan_of({"experiments": [AE, GAN]})
+    formats = {name: plan.work(name).get("format") for name in ("generate_meshes/ae", "sample_shapes/gan")}
+    assert formats == {"generate_meshes/ae": "off", "sample_shapes/gan": "off"}
+
+
 def test_quick_evaluation_leaves_out_generators_that_observe_nothing_of_a_shape():
     """IM-GAN's field is that of a new shape; the unconditional ONet infers a latent from labelled points."""
     plan = plan_of({"experiments": [AE, GAN, {**ONET, "name": "new", "model": UNCONDITIONAL}]})
