@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -13,9 +14,19 @@ from typing import Any
 from pipeline.settings import canonical_json
 
 
+class DamagedRecord(ValueError):
+    """A file that this workflow writes is not as it was written."""
+
+
 def digest_of(content: bytes) -> str:
     """Content digest: 40 hex digits of BLAKE2b."""
     return hashlib.blake2b(content, digest_size=20).hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    """Content digest of a file of any size."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, functools.partial(hashlib.blake2b, digest_size=20)).hexdigest()
 
 
 def temporary_name(folder: Path) -> Path:
@@ -53,15 +64,60 @@ def write_if_changed(path: Path, content: bytes | str) -> bool:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_atomic(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    write_atomic(path, _json_text(value))
+
+
+def write_json_if_changed(path: Path, value: Any) -> bool:
+    """Write a JSON value unless the file holds exactly this already; True if it was written."""
+    return write_if_changed(path, _json_text(value))
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def read_json(path: Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
+def seal(text: str) -> str:
+    """Text that closes with a line holding its own digest, so that an edited or damaged copy is recognised."""
+    return text + canonical_json({"digest": digest_of(text.encode())}) + "\n"
+
+
+def unseal(text: str) -> str:
+    """The text that `seal` closed. Raises ValueError where it is not as it was sealed."""
+    body_end = text.rfind("\n", 0, -1) + 1
+    body = text[:body_end]
+    if not body or text != seal(body):
+        raise ValueError("the digest in its last line is not that of its text")
+    return body
+
+
+def write_sealed(path: Path, value: Any) -> None:
+    """Write a JSON value with its digest."""
+    write_atomic(path, seal(canonical_json(value) + "\n"))
+
+
+def read_sealed(path: Path) -> Any:
+    """The value that `write_sealed` wrote. Raises DamagedRecord where it is not as it was."""
+    try:
+        return json.loads(unseal(Path(path).read_text(encoding="utf-8")))
+    except ValueError as problem:  # bytes that are no text are one, too
+        raise DamagedRecord(f"{path} is damaged: {problem}") from None
+
+
 def read_lines(path: Path) -> list[Any]:
-    """The values of a JSON-lines file; a last line torn by a kill is left out."""
+    """The values of a JSON-lines file. Raises DamagedRecord where a line is none."""
+    lines = Path(path).read_text(encoding="utf-8").split("\n")
+    try:
+        return [json.loads(line) for line in lines if line]
+    except ValueError as problem:
+        raise DamagedRecord(f"{path} is damaged: {problem}") from None
+
+
+def read_journal(path: Path) -> list[Any]:
+    """The values of a JSON-lines file that processes append to; a last line torn by a kill is left out."""
     rows = []
     for line in filter(None, Path(path).read_text(encoding="utf-8").split("\n")):
         try:

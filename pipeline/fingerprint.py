@@ -9,8 +9,9 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline.settings import canonical_json
 
@@ -34,6 +35,11 @@ NEUTRAL = frozenset(
 def key_of(*parts: object) -> str:
     """40 hex digits that identify a JSON value; equal values give equal keys whatever the order of their mappings."""
     return hashlib.blake2b(canonical_json(list(parts)).encode(), digest_size=20).hexdigest()
+
+
+def params_key(work: Mapping[str, Any]) -> str:
+    """The digest of all that a job is told (`Plan.work`); names its settings file. The seed counts where it is used."""
+    return key_of("params", {**work, "seed": work["seed"] if work["random"] else None})
 
 
 def fingerprint(stage: str, settings: dict, modules: Iterable[str], libraries: dict[str, str]) -> str:

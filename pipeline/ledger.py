@@ -1,7 +1,8 @@
 """Ledgers: what a stage made of each shape of a shard, one JSON line per shape.
 
 The first line is a header that names the stage, its settings and the ledgers it was made from, so that any file can
-be made again from what is written down. Ledgers hold no times and no host names: equal work gives equal bytes.
+be made again from what is written down; the last is a digest of all before it. Ledgers hold no times and no host
+names: equal work gives equal bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class Row:
     """One shape at one stage.
 
     shape: "category/id". status: ok, repaired or rejected. stage: where a rejected shape was first rejected.
-    key, file, digest, size: the stored file; empty for shapes rejected earlier.
+    key, file, digest, size: the stored file; empty for shapes rejected earlier. limit: the name and value of a limit
+    (`Limits`) that the shape ran into.
     """
 
     shape: str
@@ -35,6 +37,7 @@ class Row:
     reason: str = ""
     stage: str = ""
     figures: dict[str, Any] = field(default_factory=dict)
+    limit: dict[str, float] = field(default_factory=dict)
 
     @property
     def accepted(self) -> bool:
@@ -49,9 +52,21 @@ class Ledger:
     rows: dict[str, Row]
 
     def text(self) -> str:
-        lines = [canonical_json({"ledger": 1, **self.header})]
+        header = {"ledger": 1, **self.header}
+        limits = self._limits()
+        if limits:
+            header["limits"] = limits
+        lines = [canonical_json(header)]
         lines += [canonical_json(asdict(self.rows[shape])) for shape in sorted(self.rows)]
-        return "\n".join(lines) + "\n"
+        return files.seal("\n".join(lines) + "\n")
+
+    def _limits(self) -> dict[str, float]:
+        """The smallest limits that shapes ran into: once they are raised, this ledger is due."""
+        limits: dict[str, float] = {}
+        for row in self.rows.values():
+            for name, value in row.limit.items():
+                limits[name] = min(value, limits.get(name, value))
+        return limits
 
 
 def write(path: Path, ledger: Ledger) -> None:
@@ -59,16 +74,37 @@ def write(path: Path, ledger: Ledger) -> None:
 
 
 def read(path: Path) -> Ledger:
-    """Read a ledger. Raises ValueError for a file that is not one."""
+    """Read a ledger. Raises DamagedRecord for a file that is none, or is not as it was written."""
     try:
-        with open(path, encoding="utf-8") as stream:
-            header = json.loads(stream.readline())
-            if header.pop("ledger") == 1:
-                rows = [Row(**json.loads(line)) for line in stream]
-                return Ledger(header, {row.shape: row for row in rows})
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise ValueError(f"{path} is not a ledger; delete it and run the same command again")
+        header_line, *lines = files.unseal(Path(path).read_text(encoding="utf-8"))[:-1].split("\n")
+        header = json.loads(header_line)
+        if header.pop("ledger") != 1:
+            raise ValueError("it is no ledger")
+        header.pop("limits", None)
+        rows = [_checked(Row(**json.loads(line))) for line in lines]
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        message = f"the ledger {path} is damaged ({problem}); type the same snakemake command again"
+        raise files.DamagedRecord(message) from None
+    return Ledger(header, {row.shape: row for row in rows})
+
+
+def _checked(row: Row) -> Row:
+    """A row whose file is the one its key and digest speak of. Raises ValueError for another."""
+    if row.file:
+        key, _, rest = Path(row.file).name.partition("-")
+        digest = rest.partition(".")[0]
+        if (key, digest) != (row.key, row.digest):
+            raise ValueError(f"the row of {row.shape} names another file, {row.file}")
+    return row
+
+
+def limits_hit(path: Path) -> dict[str, float]:
+    """The smallest limits that shapes of a ledger ran into; none in files that are no ledgers."""
+    if path.suffix != ".jsonl":
+        return {}
+    with open(path, encoding="utf-8") as stream:
+        header = json.loads(stream.readline() or "{}")
+    return header.get("limits", {}) if "ledger" in header else {}
 
 
 def read_all(paths) -> dict[str, Row]:

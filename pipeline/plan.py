@@ -526,8 +526,7 @@ class Plan:
         It covers the whole file, or an edit that changes only what a job reads would leave the old file in place. The
         root seed counts for random stages alone.
         """
-        work = self.work(name)
-        return fingerprint.key_of("params", {**work, "seed": work["seed"] if work["random"] else None})
+        return fingerprint.params_key(self.work(name))
 
     # --- files
 

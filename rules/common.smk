@@ -15,10 +15,13 @@ LOGS = f"logs/{PLAN.study.dataset}"
 GEOMETRY_ENV = f"{workflow.basedir}/envs/geometry.yaml"
 TORCH_ENV = f"{workflow.basedir}/envs/torch.yaml"
 REPORT_ENV = f"{workflow.basedir}/envs/report.yaml"
+# The end of every shell line: what the job's receipt names (pipeline/receipts.py), by which its outputs are current.
+RECEIPT = " --receipt-from {input:q} --receipt-of {output:q}"
 # All data stages: the job finds its inputs by the same table that `upstream` reads.
 RUN_SHARD = (
     f"python -m pipeline run-shard --settings {SETTINGS}"
     " --output {output:q} --workers {threads} --log {log:q} --inputs {input:q}"
+    f"{RECEIPT}"
 )
 
 

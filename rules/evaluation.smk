@@ -23,6 +23,7 @@ rule evaluate_meshes:
     shell:
         f"python -m pipeline evaluate-meshes --settings {SETTINGS}"
         " --members {input.members:q} --predicted {input.predicted:q} --output {output:q} --workers {threads} --log {log:q}"
+        f"{RECEIPT}"
 
 
 rule evaluate_samples:
@@ -49,6 +50,7 @@ rule evaluate_samples:
     shell:
         f"python -m pipeline evaluate-samples --settings {SETTINGS}"
         " --experiment {wildcards.experiment} --samples {input.samples:q} --members {input.members:q} --output {output:q} --workers {threads} --log {log:q}"
+        f"{RECEIPT}"
 
 
 rule evaluate_fields:
@@ -77,6 +79,7 @@ rule evaluate_fields:
     shell:
         f"python -m pipeline evaluate-fields --settings {SETTINGS}"
         " --experiment {wildcards.experiment} --members {input.members:q} --checkpoint {input.checkpoint:q} --output {output.shapes:q} --means {output.means:q} --threads {threads} --log {log:q}"
+        f"{RECEIPT}"
 
 
 rule summarise:
@@ -106,3 +109,4 @@ rule summarise:
     shell:
         f"python -m pipeline summarise --settings {SETTINGS}"
         f" --raw {{input.raw:q}} --output {PLAN.results}/evaluation --log {{log:q}}"
+        f"{RECEIPT}"

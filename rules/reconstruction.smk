@@ -25,6 +25,7 @@ rule generate_meshes:
     shell:
         f"python -m pipeline generate-meshes --settings {SETTINGS}"
         " --experiment {wildcards.experiment} --members {input.members:q} --checkpoint {input.checkpoint:q} {params.batched} --output {output:q} --threads {threads} --log {log:q}"
+        f"{RECEIPT}"
 
 
 rule encode_shapes:
@@ -52,6 +53,7 @@ rule encode_shapes:
     shell:
         f"python -m pipeline encode-shapes --settings {SETTINGS}"
         " --experiment {wildcards.experiment} --members {input.members:q} --checkpoint {input.checkpoint:q} --output {output:q} --threads {threads} --log {log:q}"
+        f"{RECEIPT}"
 
 
 rule sample_shapes:
@@ -79,3 +81,4 @@ rule sample_shapes:
     shell:
         f"python -m pipeline sample-shapes --settings {SETTINGS}"
         " --experiment {wildcards.experiment} --first {params.first} --count {params.shapes} --checkpoint {input.checkpoint:q} --output {output:q} --threads {threads} --log {log:q}"
+        f"{RECEIPT}"

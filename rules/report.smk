@@ -25,7 +25,7 @@ rule make_report:
     params:
         fingerprint=fingerprint("make_report"),
     shell:
-        f"python -m pipeline make-report --settings {SETTINGS}" " --output {output:q} --log {log:q}"
+        f"python -m pipeline make-report --settings {SETTINGS}" " --output {output:q} --log {log:q}" f"{RECEIPT}"
 
 
 rule record_provenance:
@@ -46,7 +46,7 @@ rule record_provenance:
     params:
         fingerprint=fingerprint("record_provenance"),
     shell:
-        f"python -m pipeline record-provenance --settings {SETTINGS}" " --output {output:q} --log {log:q}"
+        f"python -m pipeline record-provenance --settings {SETTINGS}" " --output {output:q} --log {log:q}" f"{RECEIPT}"
 
 
 rule drop_products:
@@ -70,6 +70,7 @@ rule drop_products:
     shell:
         f"python -m pipeline drop-products --settings {SETTINGS}"
         " --instance {wildcards.instance} --output {output:q} --log {log:q}"
+        f"{RECEIPT}"
 
 
 rule prepare_all:

@@ -20,6 +20,7 @@ if PLAN.study.source.kind == "demo":
         shell:
             f"python -m pipeline make-demo-archive --settings {SETTINGS}"
             " --category {wildcards.archive} --output {output.archive:q} --digest {output.digest:q} --log {log:q}"
+            f"{RECEIPT}"
 
 
 rule download_source:
@@ -41,6 +42,7 @@ rule download_source:
     shell:
         f"python -m pipeline download-source --settings {SETTINGS}"
         " --archive {wildcards.archive} --made {input:q} --output {output:q} --log {log:q}"
+        f"{RECEIPT}"
 
 
 rule list_shapes:
@@ -64,3 +66,4 @@ rule list_shapes:
     shell:
         f"python -m pipeline list-shapes --settings {SETTINGS}"
         " --archives {input:q} --catalogue {output.catalogue:q} --log {log:q}"
+        f"{RECEIPT}"

@@ -21,7 +21,8 @@ rule check_rejected:
         fingerprint=fingerprint("check_rejected"),
     shell:
         f"python -m pipeline check-rejected --settings {SETTINGS}"
-        " --instance {wildcards.instance} --output {output:q} --log {log:q} --ledgers {input:q}"
+        " --instance {wildcards.instance} --output {output:q} --log {log:q}"
+        f"{RECEIPT}"
 
 
 rule train_model:
@@ -51,6 +52,7 @@ rule train_model:
     shell:
         f"python -m pipeline train-model --settings {SETTINGS}"
         " --experiment {wildcards.experiment} --catalogue {input.catalogue:q} --parent {input.parent:q} --output {output.checkpoint:q} --threads {threads} --log {log:q}"
+        f"{RECEIPT}"
 
 
 rule fetch_weights:
@@ -75,3 +77,4 @@ rule fetch_weights:
     shell:
         f"python -m pipeline fetch-weights --settings {SETTINGS}"
         " --experiment {wildcards.experiment} --output {output.checkpoint:q} --log {log:q}"
+        f"{RECEIPT}"

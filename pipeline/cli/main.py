@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+from pathlib import Path
 
 JOBS = {
     "make-demo-archive": "write one category of the embedded demo as an archive",
@@ -56,12 +57,20 @@ def main(argv: list[str] | None = None) -> int:
         if name == chosen:
             module = importlib.import_module(_module(name))
             module.add_arguments(command)
+            if name in JOBS:
+                _add_receipt_arguments(command)
     arguments = parser.parse_args(argv)
     if arguments.command in HELPERS:
         return _to_the_end(module, arguments)
     from pipeline.jobs.context import run_job
 
     return run_job(arguments, module.run)
+
+
+def _add_receipt_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every job of the workflow is told besides its own arguments: what its receipt names."""
+    parser.add_argument("--receipt-from", type=Path, nargs="*", default=[], help="all inputs, for the receipt")
+    parser.add_argument("--receipt-of", type=Path, nargs="*", default=[], help="all outputs, for the receipt")
 
 
 def _to_the_end(module, arguments: argparse.Namespace) -> int:

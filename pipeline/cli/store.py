@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 
-from pipeline import ledger, runs
+from pipeline import runs
+from pipeline.cli import records
 from pipeline.cli.study import add_config_argument, read_plan
-from pipeline.files import read_json
 from pipeline.jobs.context import open_store
 from pipeline.progress import Progress, start_log
 from pipeline.store import DROPPED, Damaged, Store
@@ -18,9 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "action",
         choices=("verify", "gc", "repair"),
-        help="verify: read every file and compare it with its name; gc: list what no ledger below results/ names, "
-        "and delete it with --delete; repair: remove damaged files and the ledgers that name them, so that the next "
-        "run makes those shapes, and what stands on them, again",
+        help="verify: read every file and record and compare it with what it should be; gc: list what no record below "
+        "results/ names, and delete it with --delete; repair: remove damaged files and records, and the records that "
+        "name such files, so that the next run makes those shapes, and what stands on them, again",
     )
     parser.add_argument("--delete", action="store_true", help="gc: delete instead of listing")
     add_config_argument(parser)
@@ -50,17 +49,22 @@ def damaged(store: Store) -> Iterator[str]:
 
 
 def verify(store: Store, arguments: argparse.Namespace) -> int:
-    """Print what is damaged or missing; 1 where anything is, else 0."""
-    files = [*damaged(store), *(str(path) for path in records() if named_by(path) is None)]
-    for file in files:
+    """Print what is damaged or missing, in the store and among the records; 1 where anything is, else 0."""
+    broken = list(damaged(store))
+    wrong = list(dict.fromkeys(records.problems()))
+    missing = sorted(file for file in records.named_files() if not store.holds(file) and not store.dropped(file))
+    for file in broken:
         print(f"damaged: {file}")
-    missing = sorted(file for file in named_files() if not store.holds(file) and not store.dropped(file))
+    for path, problem in wrong:
+        print(f"record: {path} {problem}")
     for file in missing:
         print(f"missing: {file}")
-    print(f"{len(files)} damaged, {len(missing)} missing" if files or missing else "every file is whole")
-    if files or missing:
-        print("`isomill store repair` makes the next run remake them.")
-    return 1 if files or missing else 0
+    if not (broken or wrong or missing):
+        print("every file is whole")
+        return 0
+    print(f"{len(broken)} files damaged, {len(missing)} missing, {len(wrong)} records not as they were written")
+    print("The next run makes again what the records speak of; after `isomill store repair` it makes the files, too.")
+    return 1
 
 
 def collect(store: Store, arguments: argparse.Namespace) -> int:
@@ -68,10 +72,10 @@ def collect(store: Store, arguments: argparse.Namespace) -> int:
 
     Rejections and notes of dropped files are kept: they are small, and save trying or making a shape again.
     """
-    unreadable = [path for path in records() if named_by(path) is None]
+    unreadable = [path for path in records.naming_records() if records.named_by(path) is None]
     if unreadable:
         raise SystemExit(f"error: {unreadable[0]} cannot be read; run `isomill store repair` first")
-    named = named_files()
+    named = records.named_files()
     unnamed = [e for e in store.list() if e.file not in named and e.extension not in ("rejected", DROPPED)]
     for entry in unnamed:
         if arguments.delete:
@@ -86,15 +90,19 @@ def collect(store: Store, arguments: argparse.Namespace) -> int:
 
 
 def repair(store: Store, arguments: argparse.Namespace) -> int:
-    """Remove damaged files, and the ledgers and checkpoints that name a file which is not whole."""
+    """Remove damaged files, the records that name a file which is not whole, and records not as they were written."""
     broken = set(damaged(store))
     for entry in [e for e in store.list() if e.file in broken]:
         store.discard(entry)
-    whole = {file for file in named_files() if _whole(store, file)}
-    useless = [path for path in records() if (named := named_by(path)) is None or not whole.issuperset(named)]
-    for path in useless:
-        path.unlink()
-    print(f"{len(broken)} damaged files and {len(useless)} ledgers removed; run the same snakemake command again")
+    whole = {file for file in records.named_files() if _whole(store, file)}
+    wrong = {path for path, _ in records.problems()}
+    useless = {path for path in records.naming_records() if not whole.issuperset(records.named_by(path) or ())}
+    for path in wrong | useless:
+        path.unlink(missing_ok=True)
+    for receipt in list(records.orphans()):
+        receipt.unlink()
+    count = len(wrong | useless)
+    print(f"{len(broken)} damaged files and {count} records removed; run the same snakemake command again")
     return 0
 
 
@@ -107,24 +115,3 @@ def _whole(store: Store, file: str) -> bool:
     except Damaged:
         return False
     return True
-
-
-def named_files() -> set[str]:
-    """Files of the store that some ledger or checkpoint below results/ names."""
-    return {file for path in records() for file in named_by(path) or ()}
-
-
-def records() -> Iterator[Path]:
-    """All ledgers and checkpoints below results/."""
-    for pattern in ("data/**/*.jsonl", "meshes/**/*.jsonl", "evaluation/raw/**/*.jsonl", "training/*/checkpoint.json"):
-        yield from sorted(Path("results").glob(f"*/{pattern}"))
-
-
-def named_by(path: Path) -> list[str] | None:
-    """Files of the store that one ledger or checkpoint names; None where it cannot be read."""
-    try:
-        if path.suffix == ".json":
-            return [read_json(path)["file"]]
-        return [row.file for row in ledger.read(path).rows.values() if row.accepted]
-    except (ValueError, KeyError, TypeError):
-        return None

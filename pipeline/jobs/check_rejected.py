@@ -15,14 +15,14 @@ WORST = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", type=Path, required=True, help="settings file of the check")
     parser.add_argument("--instance", required=True, help="stage that is judged")
-    parser.add_argument("--ledgers", type=Path, nargs="+", required=True, help="its ledgers")
     parser.add_argument("--output", type=Path, required=True, help="verdict to write")
     parser.add_argument("--log", type=Path, help="log file")
 
 
 def run(arguments: argparse.Namespace) -> None:
     limit = open_context(arguments.settings).work.settings["max_rejected"]
-    rows = ledger.read_all(arguments.ledgers).values()
+    # Its inputs are the ledgers of the stage: thousands in a large study, so they are named once in the shell line.
+    rows = ledger.read_all(arguments.receipt_from).values()
     entered = [row for row in rows if row.accepted or row.stage == arguments.instance]
     rejected = [row for row in entered if not row.accepted]
     share = len(rejected) / len(entered) if entered else 0.0
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
         for reason, count in reasons[:WORST]:
             LOG.warning("  %d x %s", count, reason)
     # What stands on the stage reads this file instead of every shard's ledger, so it has to change with any of them.
-    digest = files.digest_of(b"".join(path.read_bytes() for path in arguments.ledgers))
+    digest = files.digest_of(b"".join(path.read_bytes() for path in arguments.receipt_from))
     counts = {"entered": len(entered), "rejected": len(rejected), "reasons": dict(reasons)}
     files.write_json(arguments.output, {"stage": arguments.instance, **counts, "ledgers": digest})
 

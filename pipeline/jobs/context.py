@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, progress, runs
+from pipeline import files, progress, receipts, runs
 from pipeline.jobs.work import Limits, Work, read_work
 from pipeline.progress import LOG
 from pipeline.sources.errors import SourceError
@@ -51,6 +51,13 @@ def open_store(settings: Mapping[str, Any]) -> Store:
     return Store(Path(settings["path"]).expanduser(), [Path(path).expanduser() for path in settings["shared"]])
 
 
+def _sign(arguments: argparse.Namespace, found: Mapping[str, str]) -> None:
+    """Write the receipt of a job that ended well. found: digests of its inputs when it began."""
+    if arguments.receipt_of:
+        settings: Path = arguments.settings
+        receipts.write(settings.parent.parent, settings.stem, found, arguments.receipt_of)
+
+
 def run_job(arguments: argparse.Namespace, body: Callable[[argparse.Namespace], None]) -> int:
     """Run a job's body with its log; foreseen failures end in one message, others in a traceback and what to do."""
     # Threads that wait by spinning make everything slow as soon as another process wants a core.
@@ -58,8 +65,10 @@ def run_job(arguments: argparse.Namespace, body: Callable[[argparse.Namespace], 
     progress.start_log(getattr(arguments, "log", None))
     runs.watch_run()
     try:
+        found = receipts.digests_of(arguments.receipt_from)
         body(arguments)
-    except (Damaged, SourceError) as problem:
+        _sign(arguments, found)
+    except (Damaged, SourceError, files.DamagedRecord) as problem:
         LOG.error("error: %s", problem)
         return 1
     except SystemExit as end:

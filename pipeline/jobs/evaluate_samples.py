@@ -47,13 +47,17 @@ def run(arguments: argparse.Namespace) -> None:
     if "chamfer" in distances:
         clouds = _map(arguments, "surface samples", partial(_cloud, context, settings.points), rows)
         result["chamfer"] = generators.compare_clouds(*_sides(clouds, drawn, references))
+    files_named: list[str] = []
     if "light_field" in distances:
-        descriptors = _map(arguments, "light fields", partial(_descriptor, context), rows)
+        described = _map(arguments, "light fields", partial(_descriptor, context), rows)
+        descriptors = {name: pair and pair[0] for name, pair in described.items()}
+        files_named = sorted(pair[1] for pair in described.values() if pair)
         result["light_field"] = generators.compare_descriptors(
             *_sides(descriptors, drawn, references), settings.variant
         )
     about = {"experiment": arguments.experiment, "settings": settings.model_dump()}
-    files.write_json(arguments.output, {**about, **result})
+    # The descriptors' files are named, so that `isomill store gc` knows them.
+    files.write_json(arguments.output, {**about, **result, "descriptors": files_named})
 
 
 Located = Mapping[str, tuple[Row, str]]
@@ -112,7 +116,7 @@ def _cloud(context: Context, points: int, name: str, located: tuple[Row, str]):
 
 
 def _descriptor(context: Context, name: str, located: tuple[Row, str]):
-    """The light field descriptor of a mesh, kept in the store under the mesh's content."""
+    """The light field descriptor of a mesh and its file in the store, where it is kept under the mesh's content."""
     from pipeline.arrays import Product
     from pipeline.evaluation.light_field import light_field_descriptor
 
@@ -123,11 +127,11 @@ def _descriptor(context: Context, name: str, located: tuple[Row, str]):
     entry = context.store.have(DESCRIPTOR, key)
     if entry is not None:
         try:
-            return encoding.decode(context.store.get(entry.file), "arrays").value["descriptor"]
+            return encoding.decode(context.store.get(entry.file), "arrays").value["descriptor"], entry.file
         except Damaged as problem:
             LOG.warning("%s: %s; it is made again", name, problem)
             context.store.discard(entry)
     descriptor = light_field_descriptor(read_value(row, path, context.store).value)
     content = encoding.encode(Product({"descriptor": descriptor}), "arrays")
-    context.store.put(DESCRIPTOR, key, content, encoding.EXTENSIONS["arrays"])
-    return descriptor
+    stored = context.store.put(DESCRIPTOR, key, content, encoding.EXTENSIONS["arrays"])
+    return descriptor, stored.file

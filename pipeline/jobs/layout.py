@@ -68,4 +68,4 @@ class Layout:
     def timings(self, path: Path) -> list[dict[str, Any]]:
         """What the shapes of a ledger cost, over all runs that computed any of them."""
         noted = self.results / "timings" / path.relative_to(self.results).with_suffix(".jsonl")
-        return files.read_lines(noted) if noted.is_file() else []
+        return files.read_journal(noted) if noted.is_file() else []

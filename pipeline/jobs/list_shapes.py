@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
+from pipeline import files, receipts
 from pipeline.jobs.context import open_context
 from pipeline.progress import LOG
 from pipeline.sources import listing
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     texts = listing.listing_files(entries, settings["shards"], settings["test_shards"])
     for name, text in texts.items():
         files.write_atomic(arguments.catalogue.parent / name, text)
-    files.write_json(arguments.catalogue.parent / listing.MEMORY, memory)
+    files.write_sealed(arguments.catalogue.parent / listing.MEMORY, memory)
     LOG.info("%d shapes, %d of them refused already", len(entries), sum(e.reason is not None for e in entries))
 
 
@@ -40,21 +40,29 @@ def archive_folder(pointers: list[Path]) -> Path:
     return folders.pop() if folders else Path()
 
 
-def relist(settings: dict[str, Any], folder: Path, write: bool) -> tuple[int, int]:
+def _remembered(folder: Path) -> Any:
+    """What the last listing wrote down to make the next one cheap; None, so that all is read, where that is damaged."""
+    try:
+        return files.read_sealed(folder / listing.MEMORY)
+    except (OSError, ValueError):
+        return None
+
+
+def relist(settings: dict[str, Any], results: Path, folder: Path, write: bool) -> tuple[int, int]:
     """Look at a source on disk again and rewrite the member files that changed. Returns (new, gone) shapes.
 
-    folder: where the catalogue and the members lie. write: False looks only (a dry run).
+    folder: where the catalogue and the members lie, whole, below `results`. write: False looks only (a dry run).
     """
     from pipeline.sources.catalogue import read_catalogue
 
-    memory = files.read_json(folder / listing.MEMORY)
-    entries, memory = listing.list_source(settings["source"], Path(), memory)
+    entries, memory = listing.list_source(settings["source"], Path(), _remembered(folder))
     if entries is None:
         return 0, 0
     old = {(e.category, e.id) for e in read_catalogue((folder / listing.CATALOGUE).read_bytes().decode())}
     new = {(e.category, e.id) for e in entries}
     if write:
-        for name, text in listing.listing_files(entries, settings["shards"], settings["test_shards"]).items():
-            files.write_if_changed(folder / name, text)
-        files.write_json(folder / listing.MEMORY, memory)
+        texts = listing.listing_files(entries, settings["shards"], settings["test_shards"])
+        changed = [folder / name for name, text in texts.items() if files.write_if_changed(folder / name, text)]
+        receipts.renew(results, folder / listing.CATALOGUE, changed)
+        files.write_sealed(folder / listing.MEMORY, memory)
     return len(new - old), len(old - new)

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, ledger, runs
+from pipeline import files, freshness, receipts, runs
 from pipeline.config import load_study, preset_notes
 from pipeline.jobs.context import open_store
 from pipeline.jobs.gpu import visible_gpus
-from pipeline.jobs.work import LIMIT_MARK
 from pipeline.overlays import ConfigError, read_yaml
 from pipeline.plan import Plan
 from pipeline.sources.errors import SourceError
+
+CHECKED = runs.FOLDER / "checked.json"
 
 
 def prepare(config: Mapping[str, Any], workflow: Any, argv: Sequence[str]) -> Plan:
@@ -45,14 +46,51 @@ def prepare(config: Mapping[str, Any], workflow: Any, argv: Sequence[str]) -> Pl
             _relist(plan, write=command.real and runs.alone())
         if command.real:
             _check_folders(plan)
-            _write_settings(plan)
+            say(_write_settings(plan))
         if command.real and runs.alone():
             open_store(plan.runtime()["store"]).sweep()
     except (ConfigError, SourceError) as problem:
         raise WorkflowError(str(problem)) from None
+    if command.main:
+        _force_due(plan, workflow, remember=command.real)
     if command.gpus_unset:
         workflow.register_resource("gpu", visible_gpus())
     return plan
+
+
+def _force_due(plan: Plan, workflow: Any, remember: bool) -> None:
+    """Have Snakemake make again what is due, under any of its rerun triggers and with or without its own records.
+
+    Where it learns which outputs are incomplete, all jobs are known and none is chosen yet: due outputs are forced at
+    the same place and in the same way. Nothing is deleted or written, so a dry run shows the same. remember: keep the
+    digests of what was looked at for the next pass.
+    """
+    from snakemake.dag import DAG
+
+    check_incomplete = DAG.check_incomplete
+
+    async def check(dag: DAG) -> None:
+        await check_incomplete(dag)
+        if dag.workflow is workflow:
+            due = _due_among(dag.jobs, plan, remember)
+            dag.forcefiles.update(due.outputs)
+            say(due.lines())
+
+    DAG.check_incomplete = check
+
+
+def _due_among(jobs: Iterable[Any], plan: Plan, remember: bool) -> freshness.Due:
+    """The jobs of Snakemake's graph whose outputs are due; rules without a fingerprint only name targets."""
+    watched = [
+        freshness.Job(job.rule.name, list(map(str, job.output)), list(map(str, job.input)), job.params.fingerprint)
+        for job in jobs
+        if "fingerprint" in dict(job.rule.params._allitems())
+    ]
+    checked = freshness.Checked(CHECKED)
+    due = freshness.find_due(watched, Path(plan.results), plan.runtime()["limits"], checked)
+    if remember:
+        checked.save()
+    return due
 
 
 def say(lines: Sequence[str]) -> None:
@@ -60,25 +98,16 @@ def say(lines: Sequence[str]) -> None:
         print(line, file=sys.stderr)
 
 
-def _write_settings(plan: Plan) -> None:
-    """The settings of every stage, under their fingerprints, for the jobs of this run."""
+def _write_settings(plan: Plan) -> list[str]:
+    """The settings of every stage, under their fingerprints, for the jobs of this run; what was damaged is told."""
+    lines = []
     for name in plan.works():
         path = Path(plan.settings_file(name))
-        if not path.is_file():
-            files.write_json(path, plan.work(name))
-    path = Path(plan.results) / "settings" / "runtime.json"
-    if path.is_file():
-        _forget_limited(plan, files.read_json(path)["limits"])
-    files.write_json(path, plan.runtime())
-
-
-def _forget_limited(plan: Plan, before: Mapping[str, float]) -> None:
-    """Where limits are wider now, remove the ledgers of shapes that ran into one: they are tried again."""
-    if all(plan.runtime()["limits"][name] <= value for name, value in before.items()):
-        return
-    for ledger_path in sorted(Path(plan.results).glob("data/**/*.jsonl")):
-        if any(LIMIT_MARK in row.reason for row in ledger.read(ledger_path).rows.values()):
-            ledger_path.unlink()
+        there = path.is_file()
+        if files.write_json_if_changed(path, plan.work(name)) and there:
+            lines.append(f"{path} was changed or damaged; it is written anew.")
+    files.write_json_if_changed(Path(plan.results) / "settings" / "runtime.json", plan.runtime())
+    return lines
 
 
 def _check_folders(plan: Plan) -> None:
@@ -96,12 +125,22 @@ def _check_folders(plan: Plan) -> None:
 
 def _relist(plan: Plan, write: bool) -> None:
     """Bring the members of a source on disk up to date; fetched archives cannot change."""
-    folder = Path(plan.catalogue).parent
-    if plan.archives or not (folder / "listed.json").is_file():
-        return
+    if plan.archives or not _listing_is_whole(plan):
+        return  # its job lists the source anew
     from pipeline.jobs.list_shapes import relist
 
-    new, gone = relist(plan.work("list_shapes")["settings"], folder, write)
+    folder = Path(plan.catalogue).parent
+    new, gone = relist(plan.work("list_shapes")["settings"], Path(plan.results), folder, write)
     if new or gone:
         verb = "are taken up" if write else "would be taken up"
         say([f"{new} new shapes in the source, {gone} gone; they {verb}."])
+
+
+def _listing_is_whole(plan: Plan) -> bool:
+    """Whether the catalogue and all member files are there, as they were written."""
+    try:
+        receipt = receipts.read(receipts.path_of(Path(plan.results), plan.catalogue))
+    except (OSError, ValueError):
+        return False
+    checked = freshness.Checked(CHECKED)
+    return all(checked.digest(path) == digest for path, digest in receipt.made.items())

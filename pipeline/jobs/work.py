@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import encoding, files, ledger, seeds
-from pipeline.fingerprint import code_digest, key_of
+from pipeline import encoding, files, ledger, receipts, seeds
+from pipeline.fingerprint import code_digest, key_of, params_key
 from pipeline.progress import LOG
 from pipeline.settings import Settings, canonical_json
 from pipeline.stages import STAGES
@@ -81,11 +81,12 @@ class Work:
 
 
 def read_work(path: Path, same_code: bool = True) -> Work:
-    """The work that a settings file describes. Raises SystemExit where another library version is installed.
+    """The work that a settings file describes. Raises SystemExit where another library version is installed, or where
+    the file is not the one that its name promises.
 
     same_code: stop as well where the code is not the one the file was written for.
     """
-    row = files.read_json(path)
+    row = read_settings(path)
     work = Work(
         **{name: row[name] for name in Work.__dataclass_fields__ if name in row and name != "file"}, file=str(path)
     )
@@ -93,6 +94,21 @@ def read_work(path: Path, same_code: bool = True) -> Work:
     if same_code:
         check_code(row)
     return work
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """What a settings file holds. Raises SystemExit where that is not what its name promises."""
+    try:
+        row = files.read_json(path)
+        right = isinstance(row, dict) and params_key(row) == path.stem
+    except (ValueError, KeyError):
+        right = False
+    if not right:
+        raise SystemExit(
+            f"{path} was changed or damaged since it was written, and would fill the store with wrong products.\n"
+            f"Type the same snakemake command again: it writes the file anew."
+        )
+    return row
 
 
 def check_code(row: Mapping[str, Any]) -> None:
@@ -253,18 +269,26 @@ def _format(row: ledger.Row) -> str:
 def _remade(row: ledger.Row, path: str, store: Store) -> bytes:
     header = ledger.read(Path(path)).header
     if not header.get("remake", False):
-        raise Damaged(f"{row.file} cannot be made again here; run `isomill store repair` and the same command again")
+        _make_due(row, path, header, store)
+        raise Damaged(f"{row.file} is damaged; type the same snakemake command again: it is made anew")
     # The digest decides whether what is made is what was; other code may well give it.
     work = read_work(Path(header["settings"]), same_code=False)
     content = _computed_again(work, row, header["inputs"], store)
     if files.digest_of(content) != row.digest:
+        _make_due(row, path, header, store)
         raise Damaged(
             f"{row.shape}: {row.file} was made again but came out different (other code or libraries than then); "
-            f"run `isomill store repair` and the same command again"
+            f"type the same snakemake command again: it makes anew all that stands on it"
         )
     store.put(work.stage, row.key, content, encoding.EXTENSIONS[work.format])
     LOG.info("%s: %s is whole again", row.shape, row.file)
     return content
+
+
+def _make_due(row: ledger.Row, path: str, header: Mapping[str, Any], store: Store) -> None:
+    """Have the next run make a damaged file and its ledger again, which only the ledger's own job can."""
+    store.discard(Entry(row.file, row.size))
+    receipts.withdraw(Path(header["settings"]).parent.parent, path)
 
 
 def _computed_again(work: Work, row: ledger.Row, inputs: Mapping[str, list[str]], store: Store) -> bytes:

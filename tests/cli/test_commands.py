@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import files, ledger, runs
+from pipeline import files, ledger, receipts, runs
 from pipeline.cli import main as commands
 from pipeline.cli.main import main
 from pipeline.config import ROOT
@@ -40,7 +40,9 @@ class Study:
         lost = Row("all/a.off", "rejected", reason="it is empty", stage="evaluate_meshes")
         self.write("evaluation/raw/poisson/0.jsonl", lost)
         self.entries["train_model"] = self.store.put("train_model", "ab" * 20, b"weights", "safetensors")
-        files.write_json(RESULTS / "training/mean-shape/checkpoint.json", {"file": self.entries["train_model"].file})
+        checkpoint = RESULTS / "training/mean-shape/checkpoint.json"
+        files.write_json(checkpoint, {"file": self.entries["train_model"].file})
+        receipts.write(RESULTS, "f" * 40, {}, [checkpoint])
 
     def row(self, stage: str, store: Store | None = None) -> Row:
         entry = (store or self.store).put(stage, files.digest_of(stage.encode()), f"product of {stage}".encode(), "off")
@@ -49,6 +51,7 @@ class Study:
 
     def write(self, name: str, *rows: Row) -> None:
         ledger.write(RESULTS / name, Ledger({"stage": name.split("/")[1]}, {row.shape: row for row in rows}))
+        receipts.write(RESULTS, "f" * 40, {}, [RESULTS / name])
 
     def path(self, stage: str) -> Path:
         return self.store.root / self.entries[stage].file
@@ -237,14 +240,14 @@ def test_verify_names_damaged_and_missing_files(run, study):
     assert f"damaged: {study.entries['make_watertight'].file}\n" in text
     assert f"missing: {study.entries['scale_to_off'].file}\n" in text
     assert f"missing: {study.entries['train_model'].file}\n" in text
-    assert "1 damaged, 2 missing" in text and "isomill store repair" in text
+    assert "1 files damaged, 2 missing, 0 records not as they were written" in text and "isomill store repair" in text
 
 
 def test_files_of_a_shared_store_are_not_missing(run, study):
     """They are used where they lie: neither verify nor repair may ask for a copy."""
     study.write("data/sample_surface/all/0.jsonl", study.row("sample_surface", study.shared))
     assert run("store", "verify") == (0, "every file is whole\n")
-    assert "0 damaged files and 0 ledgers removed" in run("store", "repair")[1]
+    assert "0 damaged files and 0 records removed" in run("store", "repair")[1]
     assert (RESULTS / "data/sample_surface/all/0.jsonl").is_file()
 
 
@@ -283,9 +286,9 @@ def test_repair_removes_damaged_files_and_the_ledgers_that_name_lost_ones(run, s
     study.path("train_model").unlink()
     code, text = run("store", "repair")
     assert code == 0
-    assert text == "1 damaged files and 2 ledgers removed; run the same snakemake command again\n"
+    assert text == "1 damaged files and 2 records removed; run the same snakemake command again\n"
     assert not study.path("make_watertight").exists()
-    left = sorted(path.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("*.json*"))
+    left = sorted(path.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("*.jsonl"))
     assert left == [
         "data/extract_meshes/all/0.jsonl",
         "data/scale_to_off/all/0.jsonl",
@@ -302,11 +305,11 @@ def test_a_ledger_that_cannot_be_read_is_damaged_and_repair_removes_it(run, stud
     path = RESULTS / "data/scale_to_off/all/0.jsonl"
     path.write_text(text)
     code, printed = run("store", "verify")
-    assert code == 1 and f"damaged: {path}\n" in printed
+    assert code == 1 and f"record: {path} is damaged\n" in printed
     with pytest.raises(SystemExit, match=f"{path} cannot be read; run `isomill store repair` first"):
         run("store", "gc", "--delete")
     assert study.path("scale_to_off").is_file()
-    assert "0 damaged files and 1 ledgers removed" in run("store", "repair")[1]
+    assert "0 damaged files and 1 records removed" in run("store", "repair")[1]
     assert not path.exists()
 
 

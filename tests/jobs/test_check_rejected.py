@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def ok(number: int) -> Row:
-    return Row(f"chair/{number:03}", "ok", "ab" * 20, "f", "d", 3)
+    key, digest = "ab" * 20, "d" * 40
+    return Row(f"chair/{number:03}", "ok", key, f"{STAGE}/ab/{key}-{digest}.off", digest, 3)
 
 
 def rejected(number: int, reason: str = "it has holes", stage: str = STAGE) -> Row:
@@ -44,7 +46,7 @@ def judge(*shards: list[Row], limit: float | None = 0.2, instance: str = STAGE) 
     paths = [Path(f"{number}.jsonl") for number in range(len(shards))]
     for path, rows in zip(paths, shards, strict=True):
         ledger.write(path, Ledger({"stage": instance}, {row.shape: row for row in rows}))
-    check_rejected.run(argparse.Namespace(settings=settings, instance=instance, ledgers=paths, output=OUTPUT))
+    check_rejected.run(argparse.Namespace(settings=settings, instance=instance, receipt_from=paths, output=OUTPUT))
     return files.read_json(OUTPUT)
 
 
@@ -123,6 +125,6 @@ def test_a_job_tried_again_gives_the_same_verdict_and_a_changed_ledger_another()
     """What stands on a stage is told of a change in any of its shards by this file alone."""
     first = judge([ok(0)], [ok(1)])
     assert judge([ok(0)], [ok(1)]) == first
-    other = Row("chair/001", "ok", "cd" * 20, "g", "e", 3)
+    other = replace(ok(1), key="cd" * 20, file=f"{STAGE}/cd/{'cd' * 20}-{'d' * 40}.off")
     changed = judge([ok(0)], [other])
     assert changed != first and changed["entered"] == first["entered"]

@@ -85,7 +85,7 @@ class Workflow:
         noted = self.results / "timings"
         for path in noted.rglob("*.jsonl"):
             parts = path.relative_to(noted).parts
-            rows = files.read_lines(path)
+            rows = files.read_journal(path)
             if parts[0] == "data":
                 counts["/".join(parts[1:-2])] += len(rows)
             elif parts[0] == "training":
