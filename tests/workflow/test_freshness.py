@@ -14,7 +14,9 @@ import torch
 
 from pipeline import files, ledger
 from pipeline.models.contract import build_from
+from tests.solids import box
 from tests.workflow.runner import PROFILE, Workflow
+from tests.workflow.test_sources import off_text
 
 pytestmark = pytest.mark.workflow
 
@@ -69,6 +71,7 @@ EVERY_RULE = {
     "demo": {"categories": ["chair"], "shapes": 8, "broken": 0, "experiments": EXPERIMENTS},
     "store": {"drop": ["extract_meshes"]},
 }
+MORE_SURFACE = {**EVERY_RULE, "stages": {**PROFILE["stages"], "sample_surface": {"count": 2100}}}
 # Two faults for the code of a copied checkout, switched by the environment: jobs of a rule are killed as soon as they
 # start (a walltime limit does the same), and a stage has other settings or code than before.
 KILLED = """
@@ -106,6 +109,12 @@ def everything(tmp_path_factory) -> Workflow:
     torch.save({"model": weights}, workflow.folder / "onet.pt")
     workflow.run(*TARGETS)
     return workflow
+
+
+@pytest.fixture
+def study(everything, tmp_path) -> Workflow:
+    """A copy of that study to edit."""
+    return everything.copy(tmp_path / "study")
 
 
 def rules_with_outputs(workflow: Workflow) -> dict[str, str]:
@@ -153,20 +162,13 @@ def test_a_job_that_fails_after_an_edit_is_run_again_whatever_rule_it_is(everyth
 
 
 def test_a_killed_job_and_the_same_command_end_as_if_undisturbed(study, tmp_path):
-    edit = {"stages": {**PROFILE["stages"], "sample_volume": {"count": 2100}}}
+    edit = {**EVERY_RULE, "stages": {**PROFILE["stages"], "sample_volume": {"count": 2100}}}
     undisturbed = study.copy(tmp_path / "undisturbed")
     undisturbed.configure(edit)
     undisturbed.run()
-    main = study.folder / "pipeline" / "__main__.py"
-    whole = main.read_text()
-    main.write_text(
-        "import sys\nif 'sample_volume' in str(sys.argv):\n    raise SystemExit('the machine was switched off')\n"
-        + whole
-    )
     study.configure(edit)
-    study.run("results/faults/data/sample_volume/03001627/0.jsonl", fails=True)
-    main.write_text(whole)
-    assert "sample_volume" in study.dry_run("train_all")
+    with_environment(study, KILLED="sample_volume").run(fails=True)
+    assert "rule sample_volume:" in study.dry_run("train_all")
     study.run()
     assert study.digests() == undisturbed.digests()
     assert NOTHING in study.dry_run()
@@ -175,7 +177,7 @@ def test_a_killed_job_and_the_same_command_end_as_if_undisturbed(study, tmp_path
 def test_without_snakemakes_records_nothing_runs_and_every_edit_is_seen(study):
     shutil.rmtree(study.folder / ".snakemake")
     assert NOTHING in study.dry_run()
-    study.configure({"stages": {**PROFILE["stages"], "sample_surface": {"count": 2100}}})
+    study.configure(MORE_SURFACE)
     for switches in (("-n",), ("-n", "--rerun-triggers", "mtime")):
         text = study.run(switches=switches)
         assert "Due: sample_surface (results/faults/data/sample_surface/03001627/0.jsonl): its settings" in text
@@ -184,7 +186,7 @@ def test_without_snakemakes_records_nothing_runs_and_every_edit_is_seen(study):
 
 
 def test_a_dry_run_writes_nothing(study):
-    study.configure({"stages": {**PROFILE["stages"], "sample_surface": {"count": 2100}}})
+    study.configure(MORE_SURFACE)
     shutil.rmtree(study.folder / ".isomill")
     before = _tree(study.results)
     study.dry_run()
@@ -196,8 +198,7 @@ def _tree(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(p): (p.stat().st_mtime_ns, p.stat().st_ino) for p in sorted(folder.rglob("*"))}
 
 
-def test_older_weights_in_the_place_of_published_ones_are_noticed(everything, tmp_path):
-    study = everything.copy(tmp_path / "study")
+def test_older_weights_in_the_place_of_published_ones_are_noticed(study):
     weights = build_from({"method": "onet", "model": ONET}, 0, seed=6).network.state_dict()
     torch.save({"model": weights}, study.folder / "other.pt")
     os.utime(study.folder / "other.pt", (1_000_000_000, 1_000_000_000))
@@ -209,9 +210,8 @@ def test_older_weights_in_the_place_of_published_ones_are_noticed(everything, tm
     assert study.digests()["training/borrowed"] != before["training/borrowed"]
 
 
-def test_hand_edits_of_every_kind_of_output_are_due_and_made_anew(everything, tmp_path):
+def test_hand_edits_of_every_kind_of_output_are_due_and_made_anew(everything, study):
     """One output of every rule, each with its old date."""
-    study = everything.copy(tmp_path / "study")
     outputs = rules_with_outputs(study)
     for output in outputs.values():
         path = study.folder / output
@@ -227,7 +227,7 @@ def test_hand_edits_of_every_kind_of_output_are_due_and_made_anew(everything, tm
 
 def test_changed_settings_are_not_used(study):
     """They would fill the store with wrong products under right keys."""
-    study.configure({"stages": {**PROFILE["stages"], "sample_surface": {"count": 2100}}})
+    study.configure(MORE_SURFACE)
     study.run("results/faults/data/sample_surface/03001627/0.jsonl")
     right = ledger.read(study.results / "data/sample_surface/03001627/0.jsonl")
     path = study.folder / right.header["settings"]
@@ -253,18 +253,12 @@ def test_a_job_refuses_settings_that_are_not_what_their_name_promises(study, con
 @pytest.fixture(scope="module")
 def meshes(tmp_path_factory) -> Workflow:
     """A finished study of a folder of meshes, whose source is listed again whenever a run starts."""
-    from pipeline.meshes.off import write_off
-    from tests.solids import box
-
-    folder = tmp_path_factory.mktemp("meshes")
-    overlay = {
-        "source": {"kind": "directory", "path": "meshes"},
-        "experiments": [{"name": "poisson", "method": "poisson"}],
-    }
-    workflow = Workflow.new(folder / "study", overlay)
+    source = {"kind": "directory", "path": "meshes"}
+    overlay = {"source": source, "experiments": [{"name": "poisson", "method": "poisson"}]}
+    workflow = Workflow.new(tmp_path_factory.mktemp("meshes") / "study", overlay)
     (workflow.folder / "meshes").mkdir()
     for number in range(6):
-        (workflow.folder / "meshes" / f"{number}.off").write_bytes(write_off(box((1.0, 1.0, 0.5 + number))))
+        (workflow.folder / "meshes" / f"{number}.off").write_text(off_text(box((1.0, 1.0, 0.5 + number))))
     workflow.run("prepare_all")
     return workflow
 
