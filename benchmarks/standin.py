@@ -29,6 +29,7 @@ def main(words: list[str]) -> None:
             write(output.with_name("weights.safetensors"), "weights\n")
             write(output.with_name("history.csv"), "step,loss\n")
     write(Path(options["log"][0]), f"{verb} by the stand-in\n")
+    write_receipt(Path(options["settings"][0]), options["receipt-from"], options["receipt-of"])
 
 
 def parse_options(words: list[str]) -> dict[str, list[str]]:
@@ -48,7 +49,29 @@ def ledger(output: Path, source: str, settings: str) -> str:
     lines = [json.loads(line) for line in Path(source).read_text(encoding="utf-8").splitlines()]
     shapes = [line["shape"] for line in lines if "shape" in line]
     header = {"ledger": 1, "stage": output.parent.name, "settings": settings, "inputs": {}, "remake": False}
-    return "".join(json.dumps(row, sort_keys=True) + "\n" for row in (header, *(row_of(shape) for shape in shapes)))
+    rows = [header, *(row_of(shape) for shape in shapes)]
+    return seal("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
+
+
+def write_receipt(settings: Path, inputs: list[str], outputs: list[str]) -> None:
+    """What `pipeline.receipts` writes; where the two differ, the measured runs would find jobs to run and stop."""
+    results = settings.parent.parent
+    receipt = {
+        "fingerprint": settings.stem,
+        "limits": {},
+        "made": {path: digest_of(Path(path).read_bytes()) for path in outputs},
+        "read": {path: digest_of(Path(path).read_bytes()) for path in inputs},
+    }
+    path = results / "receipts" / f"{Path(outputs[0]).relative_to(results)}.json"
+    write(path, seal(json.dumps(receipt, sort_keys=True, separators=(",", ":")) + "\n"))
+
+
+def seal(text: str) -> str:
+    return text + json.dumps({"digest": digest_of(text.encode())}, separators=(",", ":")) + "\n"
+
+
+def digest_of(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=20).hexdigest()
 
 
 def row_of(shape: str) -> dict:

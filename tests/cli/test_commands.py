@@ -17,6 +17,7 @@ from pipeline import files, ledger, receipts, runs
 from pipeline.cli import main as commands
 from pipeline.cli.main import main
 from pipeline.config import ROOT
+from pipeline.fingerprint import params_key
 from pipeline.ledger import Ledger, Row
 from pipeline.store import Entry, Store
 
@@ -311,6 +312,67 @@ def test_a_ledger_that_cannot_be_read_is_damaged_and_repair_removes_it(run, stud
     assert study.path("scale_to_off").is_file()
     assert "0 damaged files and 1 records removed" in run("store", "repair")[1]
     assert not path.exists()
+
+
+def test_gc_keeps_drawn_shapes_and_the_descriptors_of_their_comparison(run, study):
+    study.write("samples/gan/0.jsonl", study.row("sample_shapes"))
+    descriptor = study.store.put("light_field", "cd" * 20, b"descriptor", "safetensors")
+    compared = RESULTS / "evaluation/samples/gan.json"
+    files.write_json(compared, {"experiment": "gan", "descriptors": [descriptor.file]})
+    receipts.write(RESULTS, "f" * 40, {}, [compared])
+    run("store", "gc", "--delete")
+    assert study.store.get(study.entries["sample_shapes"].file) == b"product of sample_shapes"
+    assert study.store.get(descriptor.file) == b"descriptor"
+    assert run("store", "verify")[0] == 0
+
+
+def test_repair_makes_the_next_run_draw_a_damaged_sample_again(run, study):
+    study.write("samples/gan/0.jsonl", study.row("sample_shapes"))
+    study.damage("sample_shapes")
+    assert "1 damaged files and 1 records removed" in run("store", "repair")[1]
+    assert not (RESULTS / "samples/gan/0.jsonl").exists()
+    assert run("store", "verify")[0] == 0
+
+
+RECORDS = {
+    "settings": ("settings/{key}.json", "is not what its name promises"),
+    "listing": ("shapes/abc/listed.json", "is damaged"),
+    "ledger": ("data/scale_to_off/all/0.jsonl", "is not as it was made"),
+    "receipt": ("receipts/data/scale_to_off/all/0.jsonl.json", "is damaged"),
+    "table": ("evaluation/summary.csv", "is not as it was made"),
+}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+@pytest.mark.parametrize("damage", ["flipped", "truncated"])
+def test_verify_names_damaged_records_of_every_kind_and_repair_takes_them_away(run, study, kind, damage):
+    work = {"random": False, "seed": 0, "settings": {"count": 10}}
+    key = params_key(work)
+    files.write_json(RESULTS / "settings" / f"{key}.json", work)
+    files.write_json(RESULTS / "settings" / "runtime.json", {})
+    files.write_sealed(RESULTS / "shapes/abc/listed.json", {"signature": "1"})
+    files.write_atomic(RESULTS / "evaluation/summary.csv", "method,iou\n")
+    receipts.write(RESULTS, "f" * 40, {}, [RESULTS / "evaluation/summary.csv"])
+    assert run("store", "verify") == (0, "every file is whole\n")
+    name, problem = RECORDS[kind]
+    path = RESULTS / name.format(key=key)
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    path.write_bytes(flipped if damage == "flipped" else whole[:middle])
+    code, text = run("store", "verify")
+    assert code == 1 and f"record: {path} {problem}\n" in text
+    run("store", "repair")
+    assert not path.exists()
+    assert run("store", "verify") == (0, "every file is whole\n") or kind == "receipt"
+
+
+def test_a_deleted_output_and_a_deleted_receipt_are_told(run, study):
+    (RESULTS / "meshes/poisson/0.jsonl").unlink()
+    receipts.withdraw(RESULTS, RESULTS / "data/scale_to_off/all/0.jsonl")
+    text = run("store", "verify")[1]
+    assert f"record: {RESULTS}/meshes/poisson/0.jsonl is missing\n" in text
+    assert f"record: {RESULTS}/data/scale_to_off/all/0.jsonl has no receipt\n" in text
 
 
 @pytest.mark.parametrize("words", [["gc"], ["gc", "--delete"], ["repair"]])
