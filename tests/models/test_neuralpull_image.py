@@ -95,7 +95,7 @@ def test_two_balls_are_told_apart_by_their_pictures(shapes, learnt):
     with torch.no_grad():
         values = model.field(code, at)
     assert (values[:, 0] < 0).all() and (values[:, 2] > 0).all()
-    # 0.3 from the middle, inside the large and outside the small; both at 0.08 or more of the right sign from two seeds.
+    # 0.3 from the middle, inside the large and outside the small, by 0.08 or more from each of the seeds tried.
     assert float(values[0, 1]) < 0 < float(values[1, 1])
 
 

@@ -21,12 +21,13 @@ GRADIENTS = np.random.default_rng(0).normal(0, 3e-8, 60)
 
 def path(gradients: np.ndarray, epsilon: str) -> np.ndarray:
     """Where a number that starts at 0 is after each step, in 64 bits, by the formulas of the two libraries."""
-    place, mean, square = 0.0, 0.0, 0.0
+    place = mean = square = 0.0
     places = []
     for step, gradient in enumerate(gradients, start=1):
         mean = BETAS[0] * mean + (1 - BETAS[0]) * gradient
         square = BETAS[1] * square + (1 - BETAS[1]) * gradient**2
-        first, second = 1 - BETAS[0] ** step, 1 - BETAS[1] ** step
+        first = 1 - BETAS[0] ** step
+        second = 1 - BETAS[1] ** step
         if epsilon == "uncorrected":
             place -= RATE * np.sqrt(second) / first * mean / (np.sqrt(square) + 1e-8)
         else:
