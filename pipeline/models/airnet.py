@@ -11,7 +11,6 @@ Deviations:
 - The points observed at inference are distinct (in training drawn with replacement, as there).
 - Tensors that cannot change the result (the first block's queries, keys and values; the global code's layers where
   the decoder interpolates) are not trained, but kept.
-- Encoder and decoder share one bound on the gradient's norm, where the original bounds each.
 - The blend of anchors stays finite however far the query; the original divides zero by zero there.
 - The "ldif" decoder, an ablation of the paper, is left out.
 """
@@ -521,6 +520,12 @@ class AirNet(Model):
         scale = self.settings.scale
         logits = self.network(batch["queries"] * scale, batch["points"] * scale)
         return {"loss": F.binary_cross_entropy_with_logits(logits, batch["occupancies"])}
+
+    def parameter_groups(self, learning_rate: float) -> list[dict]:
+        """The encoder's, then the decoder's, whose gradients the original bounds apart."""
+        sides = (self.network.encoder, self.network.decoder)
+        trained = [[weight for weight in side.parameters() if weight.requires_grad] for side in sides]
+        return [{"params": weights, "lr": learning_rate} for weights in trained]
 
     @torch.no_grad()
     def encode(self, observations: dict[str, Tensor], seeds: Sequence[int]) -> dict[str, Tensor]:

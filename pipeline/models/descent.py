@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pipeline.models.contract import Keeper
+from pipeline.training.adam import leave_epsilon_uncorrected
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # what Adam remembers of every entry
 
@@ -19,13 +21,17 @@ def descend(
     steps: int,
     keeper: Keeper,
     seeds: Sequence[int],
+    adam_epsilon: Literal["corrected", "uncorrected"] = "corrected",
 ) -> None:
     """Change the tensors in place so that `cost(step)`, a sum over independent shapes, becomes small.
 
     Adam works entry by entry, so each shape moves as if it were alone. A kept state is taken up only where it belongs
-    to shapes of these seeds and to tensors of these sizes.
+    to shapes of these seeds and to tensors of these sizes. adam_epsilon: as torch has it, or as TensorFlow
+    (`pipeline.training.adam`).
     """
     optimiser = torch.optim.Adam(list(tensors.values()))
+    if adam_epsilon == "uncorrected":
+        leave_epsilon_uncorrected(optimiser)
     first = _restore(tensors, optimiser, keeper, seeds)
     for step in range(first, steps):
         if step > first:
@@ -57,4 +63,7 @@ def _restore(tensors: Mapping[str, Tensor], optimiser: torch.optim.Adam, keeper:
         tensor.copy_(state[name])
         moments = {moment: state[f"{name}/{moment}"].to(tensor.device) for moment in MOMENTS}
         optimiser.state[tensor] = {"step": state["step"].float(), **moments}
-    return int(state["step"])
+    made = int(state["step"])
+    for group in optimiser.param_groups:
+        group["moves"] = made  # read where epsilon is uncorrected
+    return made

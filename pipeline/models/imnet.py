@@ -15,7 +15,8 @@ Deviations:
 - Voxels are solid by the inside test, so the original's carving of hollow shapes has nothing to do.
 - Where `grid` is 64, pairs and input come from that grid; the original takes both from 256^3, as `grid: 256` does.
 - The moments of Adam go on across the three levels, where the original starts each with fresh ones.
-- v1's layer norms and initial weights follow TensorFlow's; only its clip, its affine encoder and its epochs are here.
+- v1's layer norms and initial weights follow TensorFlow's; only its clip, its affine encoder, its epochs and its Adam
+  (`training.adam_epsilon`) are here.
 """
 
 from __future__ import annotations

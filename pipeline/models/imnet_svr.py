@@ -136,8 +136,7 @@ class ImageEncoder(nn.Module):
         self.conv_10 = nn.Conv2d(channels[-1], code, size // 32)  # as wide as what the strides leave
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(self.conv_10.bias)
+                nn.init.xavier_uniform_(module.weight)  # the one bias, of conv_10, stays as torch draws it
 
     def forward(self, images: Tensor) -> Tensor:
         x = F.leaky_relu(self.bn_0(self.conv_0(1 - images)), SLOPE, inplace=True)

@@ -35,15 +35,17 @@ from pipeline.settings import Settings
 class ModelSettings(Settings):
     """Observation, queries and network of one shape. The defaults are the port's (463,100 parameters)."""
 
-    observation: PointCloudSettings = PointCloudSettings(points=20_000, noise=0.0)
-    """The cloud that is reconstructed."""
+    observation: PointCloudSettings = PointCloudSettings(points=19_980, noise=0.0)
+    """The cloud that is reconstructed. The port cuts one of 20,000 points to a multiple of 60; TensorFlow code: all
+    20,000."""
 
     neighbours: PositiveInt = 50
     """Queries spread around a point in proportion to the distance of this neighbour, the point itself not counted."""
 
     queries: Annotated[tuple[tuple[PositiveFloat, PositiveInt], ...], Field(min_length=1)] = ((0.25, 50),)
     """Pairs of a spread and a number of rounds. Each round makes one query per point, moved by N(0, s^2) on each axis,
-    s being the spread times the distance of the neighbour. TensorFlow code: [[2.0, 25], [1.0, 15]]."""
+    s being the spread times the distance of the neighbour. The port makes as many rounds as a million queries allow,
+    50 of 19,980. TensorFlow code: [[2.0, 25], [1.0, 15]], 800,000 queries."""
 
     reference_density: PositiveInt | None = 20_000
     """Spreads hold for this many points and grow with the root of the number, so that the queries do not move closer
@@ -91,6 +93,9 @@ class InferenceSettings(Settings):
 
     schedule: Literal["cosine", "constant"] = "cosine"
     """After the warm-up; cosine falls to zero at the end."""
+
+    adam_epsilon: Literal["corrected", "uncorrected"] = "corrected"
+    """Of Adam, as for trainings: corrected as torch has it, uncorrected as the TensorFlow code."""
 
     def rate_at(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
@@ -333,7 +338,8 @@ class NeuralPull(Model):
             queries, targets = attraction.window(places[:, step], self.inference.batch_queries)
             return pull_error(lambda at: self._values(weights, at), queries, targets).sum()
 
-        descend(weights, cost, self.inference.rate_at, self.inference.iterations, self.keeper, seeds)
+        how = self.inference
+        descend(weights, cost, how.rate_at, how.iterations, self.keeper, seeds, how.adam_epsilon)
         weights = {name: tensor.detach() for name, tensor in weights.items()}
         near, _ = attraction.window(torch.zeros_like(places[:, 0]), min(NEAR_QUERIES, attraction.queries.shape[1]))
         sign, shift = turned(lambda at: self._values(weights, at), near)

@@ -28,6 +28,10 @@ class TrainingSettings(Settings):
     optimiser: Literal["adam", "adamw"] = "adam"
     """adamw decays the weights apart from the gradient."""
 
+    adam_epsilon: Literal["corrected", "uncorrected"] = "corrected"
+    """Adam's 1e-8 beside the root of the mean square gradient: corrected for its start, as torch has it, or not, as
+    TensorFlow ("epsilon hat")."""
+
     weight_decay: NonNegativeFloat = 0.0
     """In the gradient for adam, per step and learning rate for adamw."""
 
@@ -51,7 +55,10 @@ class TrainingSettings(Settings):
     """Steps over which the learning rate rises linearly to its peak."""
 
     gradient_clip: PositiveFloat | None = None
-    """Largest norm of the gradient of all parameters together; null: no bound."""
+    """Largest norm of the gradient, of what `gradient_clip_of` says; null: no bound."""
+
+    gradient_clip_of: Literal["all", "group"] = "all"
+    """all: the parameters together. group: each group that the model has, such as encoder and decoder, by itself."""
 
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Keep an exponential moving average of the parameters with this decay, and validate and give it instead of

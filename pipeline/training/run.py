@@ -19,6 +19,7 @@ from torch import Tensor
 from pipeline.models.contract import Model, ShapeArrays
 from pipeline.settings import canonical_json
 from pipeline.training import checkpoint
+from pipeline.training.adam import leave_epsilon_uncorrected
 from pipeline.training.average import Average
 from pipeline.training.checkpoint import CheckpointMismatch, State
 from pipeline.training.data import ResidentData, left_out_note
@@ -151,9 +152,7 @@ class Run:
         self.optimiser.zero_grad()
         losses = self._backward(self._own_part(batch))
         rest_inactive_groups(self.model, self.optimiser)
-        if self.settings.gradient_clip is not None:
-            bound = self.settings.gradient_clip
-            self.fabric.clip_gradients(self.wrapped, self.optimiser, max_norm=bound, error_if_nonfinite=False)
+        self._clip_gradients()
         self.optimiser.step()
         self.average.update()
         self.step += 1
@@ -178,6 +177,16 @@ class Run:
             for name, value in losses.items():
                 means[name] = means.get(name, 0.0) + value.detach() * share
         return means
+
+    def _clip_gradients(self) -> None:
+        bound = self.settings.gradient_clip
+        if bound is None:
+            return
+        if self.settings.gradient_clip_of == "all":
+            self.fabric.clip_gradients(self.wrapped, self.optimiser, max_norm=bound, error_if_nonfinite=False)
+            return
+        for group in self.optimiser.param_groups:  # none of the precisions scales gradients, so they are what they are
+            torch.nn.utils.clip_grad_norm_(group["params"], bound)
 
     def _anyone(self, flag: bool) -> bool:
         """Whether the flag is up in any of the processes that share the run."""
@@ -297,7 +306,10 @@ def make_optimiser(model: Model, settings: TrainingSettings) -> torch.optim.Opti
     """Each of its groups remembers its peak rate as `initial_lr`."""
     kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
     groups = [{**group, "initial_lr": group["lr"]} for group in model.parameter_groups(settings.learning_rate)]
-    return kind(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    optimiser = kind(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    if settings.adam_epsilon == "uncorrected":
+        leave_epsilon_uncorrected(optimiser)
+    return optimiser
 
 
 def rest_inactive_groups(model: Model, optimiser: torch.optim.Optimizer) -> None:

@@ -161,7 +161,13 @@ TINY_INFERENCE: dict[str, dict] = {
     "deepsdf": {"iterations": 20, "samples": 256},
     "deepsdf_completion": {"iterations": 10},
     "neuralpull": {"iterations": 10, "batch_queries": 64, "warmup": 4},
-    "neuralpull/tf": {"iterations": 10, "batch_queries": 64, "warmup": 0, "schedule": "constant"},
+    "neuralpull/tf": {
+        "iterations": 10,
+        "batch_queries": 64,
+        "warmup": 0,
+        "schedule": "constant",
+        "adam_epsilon": "uncorrected",
+    },
 }
 
 # Case of the parent of a case, for models that build on another.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 
 import numpy as np
@@ -293,6 +294,20 @@ def written_out(settings: ModelSettings, state: dict, query: torch.Tensor, point
         inner = linear(hidden.clamp(min=0), state, f"decoder.blocks.{i}.fc_0")
         hidden = hidden + linear(inner.clamp(min=0), state, f"decoder.blocks.{i}.fc_1")
     return linear(hidden.clamp(min=0), state, "decoder.fc_out")[0]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_presets_validate_after_every_pass_over_the_originals_shapes(name):
+    training = preset(name)["training"]
+    assert training["validate_every"] == math.ceil(30_661 / training["batch_shapes"])
+
+
+def test_encoder_and_decoder_are_groups_of_their_own():
+    model = tiny_model("airnet", decoder="interpolation")
+    groups = [{id(weight) for weight in group["params"]} for group in model.parameter_groups(1e-3)]
+    sides = (model.network.encoder, model.network.decoder)
+    assert groups == [{id(weight) for weight in side.parameters() if weight.requires_grad} for side in sides]
+    assert all(group["lr"] == 1e-3 for group in model.parameter_groups(1e-3))
 
 
 @pytest.mark.parametrize("decoder", ["attention", "interpolation"])

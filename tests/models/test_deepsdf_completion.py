@@ -51,13 +51,17 @@ def test_free_points_are_outside_and_before_or_beside_the_shape():
 
 
 def test_the_code_of_a_partly_seen_ball_is_found_among_balls():
-    """The decoder knows balls of three sizes; what one view shows of the middle one tells which it is."""
+    """The decoder knows balls of three sizes; what one view shows of the middle one tells which it is.
+
+    Exact are -0.05, -0.05 and 0.06. Trained from four seeds on four instruction sets, the three stay beyond -0.04,
+    -0.025 and 0.045; after 100 steps one of them was at 0.01 from the other sign.
+    """
     torch.manual_seed(0)
-    model = tiny_model(NAME, points=150, inference={"iterations": 60, "learning_rate": 0.05})
+    model = tiny_model(NAME, points=150, inference={"iterations": 100, "learning_rate": 0.05})
     parent = model.parent.requires_grad_(True)
     data = ResidentData.for_model(parent, [ball_arrays(radius, seed=k) for k, radius in enumerate((0.2, 0.3, 0.4))])
     optimiser, generator = torch.optim.Adam(parent.parameter_groups(5e-3)), torch.Generator().manual_seed(0)
-    for _ in range(100):
+    for _ in range(300):
         optimiser.zero_grad()
         parent.loss(parent.draw(data, torch.arange(3), generator))["loss"].backward()
         optimiser.step()

@@ -115,8 +115,10 @@ def test_generated_codes_come_near_the_real_ones(tmp_path):
     drawn = model.sample(500, torch.Generator().manual_seed(0))["code"].numpy()
     assert drawn.min() > 0
     assert drawn.max() < 1
-    np.testing.assert_allclose(drawn.mean(axis=0), codes(500).mean(axis=0), atol=0.05)
-    np.testing.assert_allclose(drawn.std(axis=0), codes(500).std(axis=0), atol=0.05)  # not one code for all noise
+    # One code for all noise, or codes of one group alone, are off by 0.1; trainings from four seeds on several
+    # instruction sets by up to 0.032 in the mean and 0.052 in the spread.
+    np.testing.assert_allclose(drawn.mean(axis=0), codes(500).mean(axis=0), atol=0.07)
+    np.testing.assert_allclose(drawn.std(axis=0), codes(500).std(axis=0), atol=0.07)
     # The critic gives low values to real codes.
     assert np.mean([row["real"] - row["fake"] for row in history]) < 0
 

@@ -27,6 +27,15 @@ def test_default_sizes_are_the_originals():
     assert sum(b.numel() for b in network.buffers()) == 10_645
 
 
+def test_the_last_bias_starts_as_torch_draws_it():
+    """Uniform within one over the root of its inputs, 32 channels of 4 x 4; all other layers have none."""
+    bias = tiny_model("imnet_svr", size=128).network.conv_10.bias.detach()
+    bound = 1 / np.sqrt(32 * 4 * 4)
+    assert len(torch.unique(bias)) == len(bias) and float(bias.abs().max()) <= bound
+    others = [tiny_model("imnet_svr", size=128, seed=k).network.conv_10.bias.detach() for k in range(50)]
+    assert float(torch.cat(others).std()) == pytest.approx(bound / np.sqrt(3), rel=0.1)
+
+
 def test_pictures_shrink_as_the_originals():
     network = tiny_model("imnet_svr", size=128).network
     sizes = []

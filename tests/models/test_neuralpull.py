@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from pipeline.arrays import Rejected
+from pipeline.config import PRESETS, read_yaml
 from pipeline.geometry.quality import euler_characteristic, is_watertight
 from pipeline.models.contract import Keeper, stack_observations
 from pipeline.models.neuralpull import (
@@ -198,6 +199,16 @@ def _lexical(points: torch.Tensor) -> np.ndarray:
 def _moved(seen, settings: ModelSettings) -> float:
     """Mean squared step of the queries from the points: the spread of both together less that of the points alone."""
     return float((seen.queries[0].var(dim=0) - seen.points[0].var(dim=0)).sum())
+
+
+@pytest.mark.parametrize(("architecture", "points", "queries"), [("port", 19_980, 999_000), ("tf", 20_000, 800_000)])
+def test_presets_take_as_many_points_and_queries_as_the_original(architecture, points, queries):
+    """The port cuts 20,000 points to a multiple of 60 and makes as many rounds as a million queries allow."""
+    (block,) = read_yaml(PRESETS / f"neuralpull-{architecture}.yaml")["experiments"]
+    settings = ModelSettings(**block["model"])
+    assert settings.observation.points == points
+    assert points * sum(rounds for _, rounds in settings.queries) == queries
+    assert (settings == ModelSettings()) == (architecture == "port")
 
 
 def test_windows_are_in_a_row_and_wrap_around():

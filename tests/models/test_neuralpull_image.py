@@ -68,36 +68,45 @@ def test_the_parent_is_not_trained(shapes):
     assert not any(p.requires_grad for p in model.parent.parameters()) and not model.parent.training
 
 
-def learnt(shapes, steps: int = 250):
-    """Two balls told apart by their pictures."""
-    model = tiny_model(NAME, 2, hidden=32, queries=200)
+@pytest.fixture(scope="module")
+def learnt(shapes):
+    """Two balls told apart by their pictures.
+
+    The rate falls to zero: at a constant one the loss goes up and down, and values with it by more than their size.
+    """
+    model = tiny_model(NAME, 2, hidden=64, queries=200)
     data, generator = ResidentData.for_model(model, shapes), torch.Generator().manual_seed(0)
+    steps = 300
     optimiser = torch.optim.Adam(model.parameter_groups(3e-3))
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, steps)
     for _ in range(steps):
         optimiser.zero_grad()
         model.loss(model.draw(data, torch.tensor([0, 1]), generator))["loss"].backward()
         optimiser.step()
+        schedule.step()
     return model.eval()
 
 
-def test_two_balls_are_told_apart_by_their_pictures(shapes):
-    model = learnt(shapes)
+def test_two_balls_are_told_apart_by_their_pictures(shapes, learnt):
+    """Exact are -0.4, -0.1 and 0.15 in the large one, -0.2, 0.1 and 0.35 in the small one."""
+    model = learnt
     code = model.encode(observed(model, *shapes), [0, 1])
     at = torch.tensor([[0.0, 0, 0], [0.3, 0, 0], [0.55, 0, 0]]).expand(2, -1, -1)
     with torch.no_grad():
         values = model.field(code, at)
     assert (values[:, 0] < 0).all() and (values[:, 2] > 0).all()
-    assert float(values[0, 1]) < 0 < float(values[1, 1])  # 0.3 from the middle: inside the large, outside the small
+    # 0.3 from the middle, inside the large and outside the small, by 0.08 or more from each of the seeds tried.
+    assert float(values[0, 1]) < 0 < float(values[1, 1])
 
 
 def with_views(shape, images: np.ndarray) -> dict[str, np.ndarray]:
     return {**shape, "views.images": images}
 
 
-def test_the_best_view_is_the_one_whose_field_is_nearest_to_the_truth(shapes):
+def test_the_best_view_is_the_one_whose_field_is_nearest_to_the_truth(shapes, learnt, monkeypatch):
     """Each ball is shown once by its own picture, among pictures of the other."""
-    model = learnt(shapes)
-    model.inference = model.inference.model_copy(update={"view": "best"})
+    model = learnt
+    monkeypatch.setattr(model, "inference", model.inference.model_copy(update={"view": "best"}))
     own, other = (shape["views.images"] for shape in shapes)
     mixed = [
         with_views(shapes[0], np.stack([other[1], other[2], own[0]])),

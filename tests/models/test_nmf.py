@@ -307,7 +307,8 @@ def test_two_ellipsoids_are_learnt_without_folds(tmp_path):
             torch.from_numpy(shape["surface.points"])[None] * SCALE,
         )
         found = manifoldness(mesh, self_intersections=False)
-        assert float(distance) < 2e-3
+        # Trainings from other seeds reach up to 0.002; a sphere is at 0.015, two axes exchanged at 0.008.
+        assert float(distance) < 4e-3
         assert volume(mesh) > 0
         assert found["euler_characteristic"] == 2
         assert found["nmf_corrected"] < 0.01

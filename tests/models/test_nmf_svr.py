@@ -81,7 +81,8 @@ def test_two_shapes_are_told_apart_by_their_pictures_and_the_parent_stays(tmp_pa
     truth = torch.from_numpy(np.stack([shape["surface.points"] for shape in shapes])) * SCALE
     own = [float(chamfer(points[i : i + 1], truth[i : i + 1])) for i in (0, 1)]
     other = [float(chamfer(points[i : i + 1], truth[1 - i : 2 - i])) for i in (0, 1)]
-    assert max(own) < 0.03 < 0.1 < min(other)
+    # At 0.022 and 0.116 where they come closest, over several seeds and instruction sets.
+    assert max(own) < 0.05 < min(other)
     for mesh, figures in zip(model.surface(code), model.figures(code), strict=True):
         assert len(mesh.faces) == 80
         assert quality.euler_characteristic(mesh) == 2 and quality.is_watertight(mesh)

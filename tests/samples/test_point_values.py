@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pipeline.samples.point_values import PAIRS, max_pool, point_values
+from pipeline.samples.point_values import PAIRS, _drawn_voxels, _from_the_middle, max_pool, point_values
 
 
 def ball(size: int, radius: float = 0.3) -> np.ndarray:
@@ -87,15 +87,67 @@ def test_any_run_of_the_pairs_is_a_random_part():
     assert np.ptp(quarters) < 0.05
 
 
+def voxel_of_the_only_cell(voxels: np.ndarray, seeds: range) -> list[tuple[int, ...]]:
+    """The voxel that each seed shows of the one cell of 16 that is inside."""
+    shown = []
+    for seed in seeds:
+        places, values = point_values(voxels, 16, np.random.default_rng(seed))
+        (inside,) = places[values]
+        shown.append(tuple(inside.tolist()))
+    return shown
+
+
 def test_the_voxel_of_a_cell_is_any_that_has_its_value():
     voxels = np.zeros((128, 128, 128), bool)
     voxels[3, 5, 7] = voxels[0, 0, 1] = True  # both in the first cell of 16
-    seen = set()
-    for seed in range(20):
-        places, values = point_values(voxels, 16, np.random.default_rng(seed))
-        (inside,) = places[values]
-        seen.add(tuple(inside.tolist()))
-    assert seen == {(3, 5, 7), (0, 0, 1)}
+    assert set(voxel_of_the_only_cell(voxels, range(20))) == {(3, 5, 7), (0, 0, 1)}
+
+
+def first_in_the_originals_search(cell: np.ndarray) -> tuple[int, int, int]:
+    """What the original's preparation takes of a cell after its 100 tries, by its loops."""
+    half = len(cell) // 2
+    if cell[half, half, half]:
+        return half, half, half
+    for reach in range(1, half + 1):
+        low = half - reach
+        high = half + reach
+        ends = ((low, half, half), (high - 1, half, half), (half, half, low), (half, half, high - 1))
+        for face in (*ends, (half, low, half), (half, high - 1, half)) if reach > 1 else ():
+            if cell[face]:
+                return face
+        for place in itertools.product(range(low, high), repeat=3):
+            if cell[place]:
+                return place
+    raise AssertionError("the cell has no voxel inside")
+
+
+@pytest.mark.parametrize("edge", [2, 4, 8, 16])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.2])
+def test_the_order_after_the_tries_is_the_originals(edge, share):
+    """Cells of one voxel, and cells of some."""
+    rng = np.random.default_rng(edge)
+    order = _from_the_middle(edge)
+    assert sorted(order) == list(range(edge**3))
+    for _ in range(20):
+        cell = rng.random((edge,) * 3) < share
+        cell[tuple(rng.integers(edge, size=3))] = True
+        first = order[cell.ravel()[order].argmax()]
+        assert np.unravel_index(first, cell.shape) == first_in_the_originals_search(cell)
+
+
+@pytest.mark.parametrize("inside", [1, 4, 40, 400])
+def test_voxels_are_random_as_often_as_one_of_a_hundred_tries_meets_one(inside):
+    """2000 cells of 16^3 voxels, of which the first ones are inside; the first of these is the fixed one."""
+    fits = np.zeros((2000, 16**3), bool)
+    fits[:, :inside] = True
+    chosen = _drawn_voxels(fits, np.random.default_rng(0))
+    order = _from_the_middle(16)
+    fixed = order[fits[0, order].argmax()]
+    assert fits[np.arange(2000), chosen].all()
+    missed = (1 - inside / 16**3) ** 100
+    others = (1 - missed) * (1 - 1 / inside)
+    # Four standard deviations of 2000 draws.
+    assert (chosen != fixed).mean() == pytest.approx(others, abs=4 * np.sqrt(max(others * (1 - others), 1e-9) / 2000))
 
 
 def test_indices_reach_the_last_voxel_of_256():
