@@ -35,7 +35,7 @@ from pipeline.meshes.gltf import parse_gltf
 from pipeline.meshes.obj import parse_obj
 from pipeline.meshes.off import KEYWORD, parse_off
 from pipeline.meshes.ply import parse_ply
-from pipeline.meshes.stl import is_binary_stl, parse_stl
+from pipeline.meshes.stl import has_size_of_facets, is_binary_stl, parse_stl
 from pipeline.meshes.text import Limits
 
 UTF8_MARK = b"\xef\xbb\xbf"
@@ -53,6 +53,7 @@ OTHER_CONTENT = (
 )
 SUFFIXES = {".obj": "obj", ".off": "off", ".ply": "ply", ".stl": "stl", ".glb": "glb", ".gltf": "gltf"}
 OFF_START = re.compile(rb"\s*(?:#[^\r\n]*\s+)*" + KEYWORD.pattern)
+STL_START = re.compile(rb"\s*solid\b[^\r\n]*\s+(?:facet|end\s*solid)", re.IGNORECASE)
 OBJ_LINE = re.compile(rb"(?:^|[\r\n])[ \t]*(?:v[ \t]+[-+.\d]|f[ \t]+-?\d)")
 SNIFFED = 1 << 16  # bytes in which a first line of geometry is looked for
 DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError)
@@ -71,7 +72,8 @@ def extract_meshes(content: bytes, name: str, companions: Mapping[str, bytes], s
     size = len(content) + sum(map(len, companions.values()))
     if size > settings.max_bytes:
         raise Rejected(f"the file has {size} bytes; the limit is {settings.max_bytes}")
-    content = content.removeprefix(UTF8_MARK)
+    if not has_size_of_facets(content):
+        content = content.removeprefix(UTF8_MARK)
     kind = _format(content, name)
     polygons = _parse(kind, content, companions, Limits(settings.max_vertices, settings.max_faces))
     mesh, repairs = _checked(polygons, settings.max_faces)
@@ -81,6 +83,8 @@ def extract_meshes(content: bytes, name: str, companions: Mapping[str, bytes], s
 
 def _format(content: bytes, name: str) -> str:
     """The format by the content, failing that by the suffix; raises Rejected with what the content is instead."""
+    if has_size_of_facets(content):  # its first 80 bytes are free, and may be those of any other format
+        return "stl"
     if not content.strip():
         raise Rejected("the file is empty")
     other = next((what for start, what in OTHER_CONTENT if content.startswith(start)), None)
@@ -93,6 +97,8 @@ def _format(content: bytes, name: str) -> str:
     if kind is None:
         raise Rejected("the content is none of OBJ, OFF, PLY, STL, GLB and glTF")
     if kind in ("obj", "off", "gltf") and b"\0" in content[:SNIFFED]:
+        if suffix == "stl":  # one that was cut off, with a header that begins like another format
+            return suffix
         raise Rejected(f"the content is binary, but {kind.upper()} is text")
     return kind
 
@@ -103,7 +109,7 @@ def _content_format(content: bytes) -> str | None:
         return "glb"
     if re.match(rb"ply[\r\n]", head):
         return "ply"
-    if is_binary_stl(content) or re.match(rb"\s*solid\b[^\r\n]*\s+(?:facet|endsolid)", head, re.IGNORECASE):
+    if is_binary_stl(content) or STL_START.match(head):
         return "stl"
     if OFF_START.match(head):
         return "off"

@@ -19,7 +19,7 @@ _BESIDE = re.compile(
 
 HEAD_BYTES = 1024
 _OBJ_LINE = re.compile(rb"^v[ \t]+-?[\d.]\S*[ \t]+-?[\d.]\S*[ \t]+-?[\d.]", re.MULTILINE)
-_OFF_START = re.compile(rb"(ST)?C?N?4?n?OFF(\s|\d|$)")
+_OFF_START = re.compile(rb"(ST|C|N|4|n)*OFF(\s|\d|$)")
 
 
 def is_hidden(name: str) -> bool:

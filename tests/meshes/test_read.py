@@ -412,6 +412,24 @@ def test_a_gltf_that_contradicts_itself_says_why(spoil, reason):
         read(spoiled_gltf(spoil), "shape.glb")
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (SQUARE.replace("1 1 0", "1_0 1 0") + "f 1 2 3\n", "shape.obj"),
+        (SQUARE + "f 1 2 1_0\n", "shape.obj"),
+        ("OFF\n3 1 0\n1_0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n", "shape.off"),
+        ("OFF\n3 1_0 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n", "shape.off"),
+        ("OFF\n3 1 0 0 0 0 1 0 0 0 1_0 0 3 0 1 2\n", "shape.off"),
+        (files.ply(BOXES).replace(b"\n3 0 1 3\n", b"\n3 0 1_0 3\n"), "shape.ply"),
+        (files.ply(BOXES).replace(b"vertex 24", b"vertex 2_4"), "shape.ply"),
+        (files.stl_text(BOXES).replace(b"vertex ", b"vertex 1_", 1), "shape.stl"),
+    ],
+)
+def test_underscores_which_python_allows_in_numbers_are_in_none(text, name):
+    with pytest.raises(Rejected, match=r"_.* is not a valid|not understood|the header announces"):
+        read(text, name)
+
+
 @pytest.mark.parametrize("name", ALL_FORMATS)
 @pytest.mark.parametrize("limit", [{"max_bytes": 300}, {"max_vertices": 23}, {"max_faces": 35}])
 def test_limits_are_kept_for_every_format(name, limit):
