@@ -121,7 +121,7 @@ def _content_format(content: bytes) -> str | None:
 def _parse(kind: str, content: bytes, companions: Mapping[str, bytes], limits: Limits) -> Polygons:
     parsers = {"obj": parse_obj, "off": parse_off, "ply": parse_ply, "stl": parse_stl}
     try:
-        with np.errstate(invalid="ignore"):  # NaN is found later, and refused only where a face uses it
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN is found later; refused only where a face uses it
             return parsers[kind](content, limits) if kind in parsers else parse_gltf(content, companions, limits)
     except DAMAGE as error:  # what a parser did not foresee is the file's fault, and the shape's alone
         raise Rejected(f"the {kind.upper()} file is damaged: {type(error).__name__}: {error}") from error

@@ -32,7 +32,7 @@ def is_binary_stl(content: bytes) -> bool:
 
 
 def has_size_of_facets(content: bytes) -> bool:
-    """Whether the content is a binary STL of at least one facet by its size alone, which no other format has by chance."""
+    """Whether the size is that of a binary STL with facets, which files of other formats do not have by chance."""
     return is_binary_stl(content) and facets_announced(content) > 0
 
 

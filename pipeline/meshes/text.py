@@ -65,6 +65,11 @@ def shown(text: bytes) -> str:
     return repr(text[:40].decode("latin-1"))
 
 
+def quoted(text: str) -> str:
+    """A printable quotation of a string from a file; long enough for most names of files."""
+    return repr(text[:120])
+
+
 def announced_too_much(vertices: int, faces: int, size: int) -> Rejected:
     """The reason for a header whose counts cannot be true."""
     return Rejected(f"the header announces {vertices} vertices and {faces} faces, more than {size} bytes can hold")

@@ -85,12 +85,12 @@ def test_numbers_without_lines_that_are_too_few_or_too_many_are_refused(per_line
     words = " ".join(lines()[1:]).split()
     for spoiled in (words[:-1], [*words, "0"], words[:3] + words[4:], words[:5], ["9", *words[1:]], ["4"]):
         broken = [" ".join(spoiled[at : at + per_line]) for at in range(0, len(spoiled), per_line)]
-        with pytest.raises(Rejected, match="the header announces|has no counts"):
+        with pytest.raises(Rejected, match=r"the header announces|has no counts"):
             read("OFF\n" + "\n".join(broken), "shape.off")
 
 
 def test_counts_without_lines_are_believed_as_little_as_others():
-    with pytest.raises(Rejected, match="4000000000 vertices and 1 faces, more than .* bytes"):
+    with pytest.raises(Rejected, match=r"4000000000 vertices and 1 faces, more than .* bytes"):
         read("OFF\n4000000000\n1\n0\n0\n0\n0\n", "shape.off")
     with pytest.raises(Rejected, match="announces 4 vertices; the limit is 3"):
         read(" ".join(lines()), "shape.off", max_vertices=3)

@@ -9,7 +9,7 @@ from pipeline.geometry.measures import area, volume
 from pipeline.geometry.quality import is_watertight
 from tests import solids
 from tests.meshes import files
-from tests.meshes.files import read
+from tests.meshes.files import bent_gltf, read
 
 BOXES = solids.three_boxes()
 ALL_FORMATS = {
@@ -215,6 +215,15 @@ def test_an_off_that_cannot_be_read_says_why(text, reason):
         (files.ply(BOXES).replace(b"double x", b"\x00\x01 x"), "not understood"),
         (files.ply(BOXES).replace(b"ascii", b"utf8"), "not understood"),
         (files.ply(BOXES, list_types="uchar float").replace(b"3 0 1 3", b"3 0.5 1 3"), "not whole"),
+        (
+            files.ply(BOXES, list_types="float int").replace(b"\n3 0 1 3", b"\n2.5 0 1 3"),
+            "2.5 items, which is no count",
+        ),
+        (
+            files.ply(BOXES, list_types="float int").replace(b"\n3 0 1 3", b"\nnan 0 1 3"),
+            "nan items, which is no count",
+        ),
+        (files.ply(BOXES, list_types="char int").replace(b"\n3 0 1 3", b"\n-3 0 1 3"), "-3.0 items, which is no count"),
     ],
 )
 def test_a_ply_that_cannot_be_read_says_why(content, reason):
@@ -309,23 +318,6 @@ def test_gltf_strips_and_fans_become_triangles_of_one_winding():
     np.testing.assert_array_equal(strip.faces, [[0, 1, 2], [1, 3, 2], [2, 3, 4], [3, 5, 4]])
     document["meshes"][0]["primitives"][0]["mode"] = 6
     assert len(read(files.glb(document, buffer), "shape.glb").value.faces) == 4
-
-
-def bent_gltf(document: dict, buffer: bytes, more: dict[str, tuple[np.ndarray, int, str]]) -> tuple[dict, bytes]:
-    """The document with more accessors: attribute name → values, component type, kind. "BIND" goes to the skin."""
-    for name, (values, component, kind) in more.items():
-        buffer = buffer.ljust(-(-len(buffer) // 4) * 4, b"\0")
-        view = {"buffer": 0, "byteOffset": len(buffer), "byteLength": values.nbytes}
-        document["bufferViews"].append(view)
-        accessor = {"bufferView": len(document["bufferViews"]) - 1, "componentType": component, "type": kind}
-        document["accessors"].append(accessor | {"count": len(values)})
-        buffer += values.tobytes()
-        at = len(document["accessors"]) - 1
-        if name == "BIND":
-            document["skins"][0]["inverseBindMatrices"] = at
-        else:
-            document["meshes"][0]["primitives"][0]["attributes"][name] = at
-    return document, buffer
 
 
 def skinned_boxes() -> tuple[dict, bytes]:
