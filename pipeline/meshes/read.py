@@ -30,7 +30,7 @@ import numpy as np
 
 from pipeline.arrays import Mesh, Product, Rejected
 from pipeline.geometry.clean import without_degenerate_faces, without_stray_faces, without_unused_vertices
-from pipeline.geometry.polygons import Polygons, triangulated
+from pipeline.geometry.polygons import Polygons, triangulated, without_repeated_corners
 from pipeline.meshes.gltf import parse_gltf
 from pipeline.meshes.obj import parse_obj
 from pipeline.meshes.off import KEYWORD, parse_off
@@ -130,6 +130,8 @@ def _parse(kind: str, content: bytes, companions: Mapping[str, bytes], limits: L
 def _checked(polygons: Polygons, max_faces: int) -> tuple[Mesh, list[str]]:
     """The mesh of valid polygons, and what had to be dropped."""
     _check_indices(polygons)
+    corners = len(polygons.corners)
+    polygons = without_repeated_corners(polygons)
     short = int((polygons.sizes < 3).sum())
     if short == len(polygons.sizes):
         raise Rejected(f"the file holds no faces (vertices: {len(polygons.vertices)})")
@@ -141,6 +143,7 @@ def _checked(polygons: Polygons, max_faces: int) -> tuple[Mesh, list[str]]:
     _check_geometry(used)
     near = without_stray_faces(used)
     dropped = (
+        ("corners named twice in a row", corners - len(polygons.corners)),
         ("faces of fewer than three corners", short),
         ("vertices that no face uses", len(mesh.vertices) - len(used.vertices)),
         ("faces without area beyond the surface", len(used.faces) - len(near.faces)),

@@ -10,6 +10,7 @@ from pipeline.geometry.quality import is_watertight
 from tests import solids
 from tests.meshes import files
 from tests.meshes.files import bent_gltf, read
+from tests.sources.reported import reported
 
 BOXES = solids.three_boxes()
 ALL_FORMATS = {
@@ -107,6 +108,23 @@ def test_faces_of_two_corners_are_dropped_and_counted():
     product = read(SQUARE + "f 1 2\nf 1 2 3 4\n")
     assert product.figures["repairs"] == ["faces of fewer than three corners: 1 dropped"]
     assert product.figures["faces"] == 2
+
+
+def test_corners_named_twice_in_a_row_are_dropped_and_counted():
+    product = read(SQUARE + "f 1 1 2 3 4 4 1\nf 1 1 1 1\n")
+    assert product.figures["repairs"] == [
+        "corners named twice in a row: 7 dropped",
+        "faces of fewer than three corners: 1 dropped",
+    ]
+    np.testing.assert_array_equal(product.value.faces, [[0, 1, 2], [0, 2, 3]])
+    with pytest.raises(Rejected, match="no faces"):
+        read(SQUARE + "f 1 1 1 1\nf 2 2 3 3\n")
+
+
+def test_a_solid_whose_notch_is_named_twice_has_its_area():
+    mesh = read(reported("L_dup3.obj")).value
+    assert area(mesh) == pytest.approx(14)
+    assert volume(mesh) == pytest.approx(3)
 
 
 @pytest.mark.parametrize(
