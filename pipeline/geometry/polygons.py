@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.arrays import Rejected
 from pipeline.geometry.solids import cut_outline
 
-MAX_CUT_CORNERS = 1000  # polygons of more are outlines of whole drawings rather than faces of a surface
+MAX_CUT_CORNERS = 1000  # cutting costs up to the square of this
 FLAT = 1e-12  # area, relative to the square of the polygon's size, under which three corners count as one line
 
 
@@ -25,6 +25,8 @@ class Polygons:
 
 def without_repeated_corners(polygons: Polygons) -> Polygons:
     """The polygons with corners that are named twice in a row named once; triangles stay as they are."""
+    if not (polygons.sizes > 3).any():
+        return polygons
     starts = np.cumsum(polygons.sizes) - polygons.sizes
     owners = np.repeat(np.arange(len(polygons.sizes)), polygons.sizes)
     following = np.arange(1, len(polygons.corners) + 1)
@@ -38,9 +40,9 @@ def without_repeated_corners(polygons: Polygons) -> Polygons:
 def triangulated(polygons: Polygons) -> np.ndarray:
     """Triangles (f, 3) int64 that cover the polygons, in their order and winding.
 
-    Polygons whose fan from the first corner lies inside them become that fan, others are cut by their ears, so that
-    nothing outside them is covered; polygons of fewer than three corners, repeated ones left out, give nothing. Indices
-    must be valid. Raises Rejected for a polygon of more than 1,000 corners that is no fan.
+    Polygons whose fan from the first corner lies inside them, as that of every convex one, become that fan; manifold3d
+    cuts the others, so that nothing outside them is covered. Polygons of fewer than three corners, those named twice in
+    a row counted once, give nothing. Indices must be valid. Raises Rejected for more than 1,000 corners to be cut.
     """
     polygons = without_repeated_corners(polygons)
     starts = np.cumsum(polygons.sizes) - polygons.sizes
