@@ -32,7 +32,7 @@ class Stage:
 
 
 _TABLE = (
-    Stage("extract_meshes", "pipeline.meshes.read", "ReadSettings", "mesh", ("numpy",)),
+    Stage("extract_meshes", "pipeline.meshes.read", "ReadSettings", "mesh", ("numpy", "manifold3d")),
     Stage(
         "make_watertight",
         "pipeline.meshes.watertight",

@@ -103,38 +103,52 @@ def _meshes_in(folder: Path) -> dict[str, Path]:
 
 
 def evaluate_files(
-    predicted: Path | None, reference: Path, profiles: Sequence[str], seed: int, details: bool
+    predicted: Path | None,
+    reference: Path,
+    profiles: Sequence[str],
+    seed: int,
+    details: bool,
+    roots: tuple[Path | None, Path | None] = (None, None),
 ) -> dict[str, dict[str, Any]]:
-    """Profile → row of two files; a file that cannot be read is a status with the reason."""
+    """Profile → row of two files; a file that cannot be read is a status with the reason.
+
+    roots: the folders below which the buffers of each file may lie, see `read_mesh`.
+    """
     from pipeline.arrays import Rejected
     from pipeline.evaluation.pair import evaluate_profiles
     from pipeline.evaluation.shape import fault_of
 
     try:
-        truth = read_mesh(reference)
+        truth = read_mesh(reference, roots[1])
     except Rejected as reason:
         return _failed(profiles, UNDEFINED, f"the reference cannot be read: {reason}")
     status, reason = fault_of(truth)
     if status != "ok":
         return _failed(profiles, UNDEFINED, f"the reference cannot be measured: {reason}")
     try:
-        mesh = None if predicted is None else read_mesh(predicted)
+        mesh = None if predicted is None else read_mesh(predicted, roots[0])
     except Rejected as reason:
         return _failed(profiles, "invalid", f"the prediction cannot be read: {reason}")
     return evaluate_profiles(mesh, truth, profiles, seed, details)
 
 
-def read_mesh(path: Path):
-    """A mesh file as it is. Raises Rejected where it cannot be read."""
+def read_mesh(path: Path, root: Path | None = None):
+    """A mesh file as it is, with its buffers where it is glTF. Raises Rejected where it cannot be read.
+
+    root: the folder out of which no buffer is taken, by default the file's own; a source of that folder finds the same.
+    """
     from pipeline.arrays import Rejected
     from pipeline.meshes.read import ReadSettings, extract_meshes
+    from pipeline.sources.archives import ReadLimits
+    from pipeline.sources.catalogue import read_raw
+    from pipeline.sources.companions import location_within
 
     try:
-        content = path.read_bytes()
-    except OSError as problem:
+        location = location_within(path, root or path.parent)
+        raw = read_raw(location, limits=ReadLimits(max_bytes=LARGEST_FILE))
+    except (OSError, ValueError) as problem:
         raise Rejected(str(problem)) from None
-    companions = {p.name: p.read_bytes() for p in path.parent.glob("*.bin")} if path.suffix.lower() == ".gltf" else {}
-    return extract_meshes(content, path.name, companions, ReadSettings(max_bytes=LARGEST_FILE)).value
+    return extract_meshes(raw.content, raw.name, raw.companions, ReadSettings(max_bytes=LARGEST_FILE)).value
 
 
 def _failed(profiles: Sequence[str], status: str, reason: str) -> dict[str, dict[str, Any]]:
@@ -151,12 +165,16 @@ def _measured(
 
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
+    roots = tuple(path if path.is_dir() else None for path in (arguments.predicted, arguments.reference))
     progress = Progress("eval", len(pairs))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pipeline.evaluation.pair"])
     with ProcessPool(max(1, min(arguments.workers, len(pairs))), context=context) as pool:
         common = profiles, arguments.seed, arguments.details
-        futures = {pool.schedule(evaluate_files, args=(*files, *common)): name for name, files in pairs.items()}
+        futures = {
+            pool.schedule(evaluate_files, args=(*files, *common), kwargs={"roots": roots}): name
+            for name, files in pairs.items()
+        }
         for future in as_completed(futures):
             name = futures[future]
             try:

@@ -1,4 +1,4 @@
-"""Meshes to solids of the manifold3d library and back, for Boolean operations and for saving faces."""
+"""Meshes to solids of the manifold3d library and back, for Boolean operations and for saving faces; cut polygons."""
 
 from __future__ import annotations
 
@@ -31,6 +31,17 @@ def mesh_of(body: Manifold) -> Mesh:
     if len(surface.tri_verts) == 0:
         raise Rejected("nothing of it is left")
     return Mesh(surface.vert_properties[:, :3], surface.tri_verts)
+
+
+def cut_outline(points: np.ndarray) -> np.ndarray:
+    """Triangles (f, 3) int64 of corners that cover a polygon (n, 2) of any form, counter-clockwise as it is itself.
+
+    Corners may lie on each other, as where a bridge leads to a hole. A polygon that crosses itself is covered somehow.
+    """
+    from manifold3d import triangulate
+
+    _one_thread()
+    return triangulate([points]).astype(np.int64)
 
 
 @functools.cache

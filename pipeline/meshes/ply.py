@@ -160,7 +160,7 @@ class _BinaryBody:
         return [self._take(p.kind, self._length(p)) for p in element.properties]
 
     def _length(self, column: Property) -> int:
-        return int(self._take(column.length_kind, 1)[0]) if column.length_kind else 1
+        return _count(self._take(column.length_kind, 1)[0]) if column.length_kind else 1
 
     def _take(self, kind: str, count: int) -> np.ndarray:
         end = self.at + int(kind[1]) * count
@@ -196,13 +196,20 @@ class _TextBody:
         return {element.properties[0].name: Column(table[:, 1:].reshape(-1), np.full(element.count, width - 1))}
 
     def _row(self, element: Element) -> list[np.ndarray]:
-        return [self._take(int(self._take(1)[0]) if p.length_kind else 1) for p in element.properties]
+        return [self._take(_count(self._take(1)[0]) if p.length_kind else 1) for p in element.properties]
 
     def _take(self, count: int) -> np.ndarray:
         if count < 0 or self.at + count > len(self.words):
             raise Rejected("the data end inside a row that the header announces; the file was cut off")
         self.at += count
         return floats(self.words[self.at - count : self.at])
+
+
+def _count(length: float) -> int:
+    """How many items a list says it has."""
+    if not float(length).is_integer() or length < 0:
+        raise Rejected(f"a list has {length} items, which is no count")
+    return int(length)
 
 
 def _collected(element: Element, rows: list[list[np.ndarray]]) -> dict[str, Column]:

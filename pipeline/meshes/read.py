@@ -30,12 +30,12 @@ import numpy as np
 
 from pipeline.arrays import Mesh, Product, Rejected
 from pipeline.geometry.clean import without_degenerate_faces, without_stray_faces, without_unused_vertices
-from pipeline.geometry.polygons import Polygons, triangulated
+from pipeline.geometry.polygons import Polygons, triangulated, without_repeated_corners
 from pipeline.meshes.gltf import parse_gltf
 from pipeline.meshes.obj import parse_obj
 from pipeline.meshes.off import KEYWORD, parse_off
 from pipeline.meshes.ply import parse_ply
-from pipeline.meshes.stl import is_binary_stl, parse_stl
+from pipeline.meshes.stl import has_size_of_facets, is_binary_stl, parse_stl
 from pipeline.meshes.text import Limits
 
 UTF8_MARK = b"\xef\xbb\xbf"
@@ -53,6 +53,7 @@ OTHER_CONTENT = (
 )
 SUFFIXES = {".obj": "obj", ".off": "off", ".ply": "ply", ".stl": "stl", ".glb": "glb", ".gltf": "gltf"}
 OFF_START = re.compile(rb"\s*(?:#[^\r\n]*\s+)*" + KEYWORD.pattern)
+STL_START = re.compile(rb"\s*solid\b[^\r\n]*\s+(?:facet|end\s*solid)", re.IGNORECASE)
 OBJ_LINE = re.compile(rb"(?:^|[\r\n])[ \t]*(?:v[ \t]+[-+.\d]|f[ \t]+-?\d)")
 SNIFFED = 1 << 16  # bytes in which a first line of geometry is looked for
 DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError)
@@ -71,7 +72,8 @@ def extract_meshes(content: bytes, name: str, companions: Mapping[str, bytes], s
     size = len(content) + sum(map(len, companions.values()))
     if size > settings.max_bytes:
         raise Rejected(f"the file has {size} bytes; the limit is {settings.max_bytes}")
-    content = content.removeprefix(UTF8_MARK)
+    if not has_size_of_facets(content):
+        content = content.removeprefix(UTF8_MARK)
     kind = _format(content, name)
     polygons = _parse(kind, content, companions, Limits(settings.max_vertices, settings.max_faces))
     mesh, repairs = _checked(polygons, settings.max_faces)
@@ -81,6 +83,8 @@ def extract_meshes(content: bytes, name: str, companions: Mapping[str, bytes], s
 
 def _format(content: bytes, name: str) -> str:
     """The format by the content, failing that by the suffix; raises Rejected with what the content is instead."""
+    if has_size_of_facets(content):  # its first 80 bytes are free, and may be those of any other format
+        return "stl"
     if not content.strip():
         raise Rejected("the file is empty")
     other = next((what for start, what in OTHER_CONTENT if content.startswith(start)), None)
@@ -93,6 +97,8 @@ def _format(content: bytes, name: str) -> str:
     if kind is None:
         raise Rejected("the content is none of OBJ, OFF, PLY, STL, GLB and glTF")
     if kind in ("obj", "off", "gltf") and b"\0" in content[:SNIFFED]:
+        if suffix == "stl":  # one that was cut off, with a header that begins like another format
+            return suffix
         raise Rejected(f"the content is binary, but {kind.upper()} is text")
     return kind
 
@@ -103,7 +109,7 @@ def _content_format(content: bytes) -> str | None:
         return "glb"
     if re.match(rb"ply[\r\n]", head):
         return "ply"
-    if is_binary_stl(content) or re.match(rb"\s*solid\b[^\r\n]*\s+(?:facet|endsolid)", head, re.IGNORECASE):
+    if is_binary_stl(content) or STL_START.match(head):
         return "stl"
     if OFF_START.match(head):
         return "off"
@@ -115,7 +121,7 @@ def _content_format(content: bytes) -> str | None:
 def _parse(kind: str, content: bytes, companions: Mapping[str, bytes], limits: Limits) -> Polygons:
     parsers = {"obj": parse_obj, "off": parse_off, "ply": parse_ply, "stl": parse_stl}
     try:
-        with np.errstate(invalid="ignore"):  # NaN is found later, and refused only where a face uses it
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN is found later; refused only where a face uses it
             return parsers[kind](content, limits) if kind in parsers else parse_gltf(content, companions, limits)
     except DAMAGE as error:  # what a parser did not foresee is the file's fault, and the shape's alone
         raise Rejected(f"the {kind.upper()} file is damaged: {type(error).__name__}: {error}") from error
@@ -124,6 +130,8 @@ def _parse(kind: str, content: bytes, companions: Mapping[str, bytes], limits: L
 def _checked(polygons: Polygons, max_faces: int) -> tuple[Mesh, list[str]]:
     """The mesh of valid polygons, and what had to be dropped."""
     _check_indices(polygons)
+    corners = len(polygons.corners)
+    polygons = without_repeated_corners(polygons)
     short = int((polygons.sizes < 3).sum())
     if short == len(polygons.sizes):
         raise Rejected(f"the file holds no faces (vertices: {len(polygons.vertices)})")
@@ -135,6 +143,7 @@ def _checked(polygons: Polygons, max_faces: int) -> tuple[Mesh, list[str]]:
     _check_geometry(used)
     near = without_stray_faces(used)
     dropped = (
+        ("corners named twice in a row", corners - len(polygons.corners)),
         ("faces of fewer than three corners", short),
         ("vertices that no face uses", len(mesh.vertices) - len(used.vertices)),
         ("faces without area beyond the surface", len(used.faces) - len(near.faces)),

@@ -31,6 +31,11 @@ def is_binary_stl(content: bytes) -> bool:
     return len(content) >= HEADER and len(content) == HEADER + RECORD * facets_announced(content)
 
 
+def has_size_of_facets(content: bytes) -> bool:
+    """Whether the size is that of a binary STL with facets, which files of other formats do not have by chance."""
+    return is_binary_stl(content) and facets_announced(content) > 0
+
+
 def _is_text(content: bytes) -> bool:
     return not is_binary_stl(content) and content.lstrip()[:5].lower() == b"solid" and b"\0" not in content[:HEADER]
 
@@ -45,13 +50,19 @@ def _binary_facets(content: bytes) -> np.ndarray:
     return np.frombuffer(content, FACET, held, HEADER)["corners"].astype(np.float64)
 
 
+def _keyword(words: list[bytes]) -> bytes:
+    """What a line of a text STL is about. Some programs write "end solid" for "endsolid"."""
+    first = b"".join(words[:2] if words and words[0].lower() == b"end" else words[:1])
+    return first.lower()
+
+
 def _text_facets(content: bytes) -> np.ndarray:
     """Corners of all facets of all solids, (f, 3, 3)."""
     counts = dict.fromkeys((b"solid", b"endsolid", b"facet", b"endfacet"), 0)
     coordinates: list[bytes] = []
     for line in split_lines(content):
         words = line.split()
-        keyword = words[0].lower() if words else b""
+        keyword = _keyword(words)
         if keyword == b"vertex":
             if len(words) != 4:
                 raise Rejected(f"a vertex has {len(words) - 1} coordinates instead of three")

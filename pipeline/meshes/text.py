@@ -43,9 +43,11 @@ def integers(tokens: list[bytes]) -> np.ndarray:
 
 def _parsed(tokens: list[bytes], parse: type, what: str) -> np.ndarray:
     try:
+        if b"_" in b"".join(tokens):  # as in 1_000, which Python reads and no mesh format knows
+            raise ValueError
         return np.fromiter(map(parse, tokens), parse, len(tokens))
     except (ValueError, OverflowError):
-        token = next(token for token in tokens if not _spells(token, parse))
+        token = next(token for token in tokens if b"_" in token or not _spells(token, parse))
         hint = " (a decimal comma?)" if b"," in token else ""
         raise Rejected(f"{shown(token)} is not a valid {what}{hint}") from None
 
@@ -61,6 +63,11 @@ def _spells(token: bytes, parse: type) -> bool:
 def shown(text: bytes) -> str:
     """A short, printable quotation of bytes from a file."""
     return repr(text[:40].decode("latin-1"))
+
+
+def quoted(text: str) -> str:
+    """A printable quotation of a string from a file; long enough for most names of files."""
+    return repr(text[:120])
 
 
 def announced_too_much(vertices: int, faces: int, size: int) -> Rejected:

@@ -50,23 +50,20 @@ class DirectorySettings(Settings):
 
 import os
 import posixpath
-import re
 import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from pipeline.sources.catalogue import Entry, Found, Report, entries_of, readable, silent
+from pipeline.sources.companions import companion, named_buffers
 from pipeline.sources.errors import SourceError
-from pipeline.sources.formats import FORMAT_NAMES, HEAD_BYTES, MESHES, gltf_buffers, is_beside, is_hidden, sniff
+from pipeline.sources.formats import FORMAT_NAMES, HEAD_BYTES, MESHES, is_beside, is_hidden, sniff
 from pipeline.sources.taxonomy import nearest
 
 DEEPEST = 64  # folders within folders; deeper ones are links or accidents
-MOST_COMPANIONS = 1000
-LONGEST_GLTF = 2**26  # bytes of the JSON part; buffers stand beside it
 SETTLED_NS = 2 * 10**9  # a folder changed within the last two seconds may change again within its time stamp's tick
 NOT_A_MESH = f"not a mesh format Isomill reads ({FORMAT_NAMES})"
 ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".tar", ".7z", ".rar")
@@ -208,7 +205,8 @@ class _Walk:
             reason, uris = self._look_inside(place, status)
             if reason:
                 return self._refused(place, category, reason)
-            companions = [self._companion(place, uri) for uri in uris]
+            folder = posixpath.dirname(place)
+            companions = [companion(uri, folder, self.root, self._allowed) for uri in uris]
         except (OSError, ValueError) as error:
             problem = error.strerror if isinstance(error, OSError) else error
             return self._refused(place, category, f"it cannot be read ({problem})")
@@ -232,20 +230,6 @@ class _Walk:
             self.new["files"][place] = known
         return known[2], known[3]
 
-    def _companion(self, place: str, uri: str) -> dict[str, Any]:
-        """A row of a glTF's companions. Raises ValueError where the URI leads elsewhere, OSError where to nothing."""
-        name = unquote(uri)
-        inner = posixpath.normpath(posixpath.join(posixpath.dirname(place), name))
-        if re.match(r"[A-Za-z][\w+.-]*:", name) or name.startswith("/") or "\\" in name or "\0" in name:
-            raise ValueError(f"its buffer {uri!r} is not a file beside it")
-        path = self.path(inner)
-        if inner.split("/")[0] == ".." or not self._allowed(path):
-            raise ValueError(f"its buffer {uri!r} leaves the folder")
-        if not os.path.isfile(path):
-            raise ValueError(f"its buffer {uri!r} is missing")
-        status = os.stat(path)
-        return {"name": uri, "path": path, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-
 
 def _scan(folder: str) -> Iterator[list[str]]:
     with os.scandir(folder) as children:
@@ -261,13 +245,10 @@ def _scan(folder: str) -> Iterator[list[str]]:
 
 def _inspect(path: str, suffix: str, size: int) -> tuple[str | None, list[str]]:
     """Reason and companions of a file whose name does not tell them."""
-    with open(path, "rb") as stream:
-        if suffix == "":
+    if suffix == "":
+        with open(path, "rb") as stream:
             return (None if sniff(stream.read(HEAD_BYTES), size) else NOT_A_MESH), []
-        if size > LONGEST_GLTF:
-            return f"its JSON holds more than {LONGEST_GLTF:,} bytes", []
-        try:
-            uris = gltf_buffers(stream.read(LONGEST_GLTF))
-        except ValueError as error:
-            return f"it is not glTF ({error})", []
-    return (f"it names more than {MOST_COMPANIONS} buffers", []) if len(uris) > MOST_COMPANIONS else (None, uris)
+    try:
+        return None, named_buffers(path, size)
+    except ValueError as problem:
+        return str(problem), []

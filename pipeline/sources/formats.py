@@ -19,7 +19,7 @@ _BESIDE = re.compile(
 
 HEAD_BYTES = 1024
 _OBJ_LINE = re.compile(rb"^v[ \t]+-?[\d.]\S*[ \t]+-?[\d.]\S*[ \t]+-?[\d.]", re.MULTILINE)
-_OFF_START = re.compile(rb"(ST)?C?N?4?n?OFF(\s|\d|$)")
+_OFF_START = re.compile(rb"(ST|C|N|4|n)*OFF(\s|\d|$)")
 
 
 def is_hidden(name: str) -> bool:
@@ -47,11 +47,20 @@ def sniff(head: bytes, size: int) -> bool:
 def gltf_buffers(content: bytes) -> list[str]:
     """The URIs of the buffers and files a .gltf needs beside it, as written; data embedded in it is left out.
 
-    Raises ValueError where the text is not glTF's JSON.
+    A GLB under that name needs nothing. Raises ValueError with what is wrong where the text is not glTF's JSON.
     """
+    if content.startswith(b"glTF"):
+        return []
     try:
         document = json.loads(content)
-        uris = [buffer.get("uri") for buffer in document.get("buffers", [])]
-    except (AttributeError, TypeError, RecursionError) as error:
-        raise ValueError(f"not glTF: {error}") from error
+    except RecursionError as error:
+        raise ValueError("its JSON is nested too deeply") from error
+    if not isinstance(document, dict):
+        raise ValueError("its JSON is not an object")
+    buffers = document.get("buffers") or []
+    if isinstance(buffers, dict):
+        raise ValueError("it names its buffers as version 1.0 does")
+    if not isinstance(buffers, list) or not all(isinstance(buffer, dict) for buffer in buffers):
+        raise ValueError("its buffers are not a list of objects")
+    uris = [buffer.get("uri") for buffer in buffers]
     return list(dict.fromkeys(uri for uri in uris if isinstance(uri, str) and not uri.startswith("data:")))

@@ -1,14 +1,18 @@
 """`isomill eval`: two files or two folders, and a clear word on everything that does not fit."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import trimesh
 
-from pipeline.arrays import Mesh
-from pipeline.cli.eval import Mismatch, evaluate_files, find_pairs
+from pipeline.arrays import Mesh, Rejected
+from pipeline.cli.eval import Mismatch, evaluate_files, find_pairs, read_mesh
 from pipeline.cli.main import main
+from pipeline.sources.directory import DirectorySettings, list_directory
 from tests import solids
+from tests.meshes.files import gltf_document
 
 
 def write(mesh, path):
@@ -89,6 +93,55 @@ def test_files_that_cannot_be_read_are_a_status_with_a_reason(tmp_path):
     assert row["status"] == "invalid" and row["reason"].startswith("the prediction cannot be read: ")
     row = evaluate_files(good, bad, ["nmf"], 0, False)["nmf"]
     assert row["status"] == "undefined" and row["reason"].startswith("the reference cannot be read: ")
+
+
+def gltf_beside(root, place, uri, buffer_at):
+    """A glTF file of the ball at `root/place` that names its buffer by `uri`, which lies at `root/buffer_at`."""
+    document, buffer = gltf_document(BALL)
+    document["buffers"][0]["uri"] = uri
+    for name, content in ((place, json.dumps(document).encode()), (buffer_at, buffer)):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root / place
+
+
+@pytest.mark.parametrize(
+    ("uri", "buffer_at"),
+    [
+        ("ball.bin", "m/ball.bin"),
+        ("the%20ball%20%C3%BC.bin", "m/the ball ü.bin"),
+        ("data/ball.dat.bin", "m/data/ball.dat.bin"),
+        ("../buffers/ball.bin", "buffers/ball.bin"),
+    ],
+)
+def test_buffers_of_gltf_are_found_where_a_source_of_the_folder_finds_them(tmp_path, uri, buffer_at):
+    path = gltf_beside(tmp_path, "m/ball.gltf", uri, buffer_at)
+    (entry,), _ = list_directory(DirectorySettings(path=str(tmp_path)))
+    assert entry.reason is None
+    mesh = read_mesh(path, tmp_path)
+    assert len(mesh.faces) == len(BALL.faces)
+    row = evaluate_files(path, path, ["nmf"], 0, False, roots=(tmp_path, tmp_path))["nmf"]
+    assert row["status"] == "ok"
+
+
+def test_buffers_of_gltf_outside_the_folder_are_refused_with_the_reason(tmp_path):
+    path = gltf_beside(tmp_path, "m/ball.gltf", "..%2Fball.bin", "ball.bin")
+    with pytest.raises(Rejected, match=r"its buffer '\.\.%2Fball\.bin' leaves the folder"):
+        read_mesh(path)
+    (tmp_path / "m" / "link.bin").symlink_to("../ball.bin")
+    path.write_bytes(path.read_bytes().replace(b"..%2Fball.bin", b"link.bin"))
+    with pytest.raises(Rejected, match=r"its buffer 'link.bin' leaves the folder"):
+        read_mesh(path)
+    path.write_bytes(path.read_bytes().replace(b"link.bin", b"gone.bin"))
+    row = evaluate_files(path, write(BALL, tmp_path / "good.off"), ["nmf"], 0, False)["nmf"]
+    assert row["reason"] == "the prediction cannot be read: its buffer 'gone.bin' is missing"
+
+
+def test_folders_with_gltf_are_measured(tmp_path, capsys):
+    gltf_beside(tmp_path / "p", "chair/ball.gltf", "../data/a%20ball.bin", "data/a ball.bin")
+    write(BALL, tmp_path / "r" / "chair" / "ball.off")
+    assert main(["eval", str(tmp_path / "p"), str(tmp_path / "r"), "--profile", "nmf"]) == 0
+    assert "chair/ball:" not in capsys.readouterr().out
 
 
 def test_a_reference_that_cannot_be_measured_is_in_no_mean_and_ends_in_an_error(tmp_path, capsys):

@@ -80,6 +80,23 @@ def gltf_document(mesh: Mesh, nodes: Sequence[dict] = ({"mesh": 0},)) -> tuple[d
     return document, buffer
 
 
+def bent_gltf(document: dict, buffer: bytes, more: dict[str, tuple[np.ndarray, int, str]]) -> tuple[dict, bytes]:
+    """The document with more accessors: attribute name → values, component type, kind. "BIND" goes to the skin."""
+    for name, (values, component, kind) in more.items():
+        buffer = buffer.ljust(-(-len(buffer) // 4) * 4, b"\0")
+        view = {"buffer": 0, "byteOffset": len(buffer), "byteLength": values.nbytes}
+        document["bufferViews"].append(view)
+        accessor = {"bufferView": len(document["bufferViews"]) - 1, "componentType": component, "type": kind}
+        document["accessors"].append(accessor | {"count": len(values)})
+        buffer += values.tobytes()
+        at = len(document["accessors"]) - 1
+        if name == "BIND":
+            document["skins"][0]["inverseBindMatrices"] = at
+        else:
+            document["meshes"][0]["primitives"][0]["attributes"][name] = at
+    return document, buffer
+
+
 def glb(document: dict, buffer: bytes) -> bytes:
     text = json.dumps(document).encode()
     text, buffer = text.ljust(-(-len(text) // 4) * 4), buffer.ljust(-(-len(buffer) // 4) * 4, b"\0")

@@ -9,7 +9,8 @@ from pipeline.geometry.measures import area, volume
 from pipeline.geometry.quality import is_watertight
 from tests import solids
 from tests.meshes import files
-from tests.meshes.files import read
+from tests.meshes.files import bent_gltf, read
+from tests.sources.reported import reported
 
 BOXES = solids.three_boxes()
 ALL_FORMATS = {
@@ -107,6 +108,23 @@ def test_faces_of_two_corners_are_dropped_and_counted():
     product = read(SQUARE + "f 1 2\nf 1 2 3 4\n")
     assert product.figures["repairs"] == ["faces of fewer than three corners: 1 dropped"]
     assert product.figures["faces"] == 2
+
+
+def test_corners_named_twice_in_a_row_are_dropped_and_counted():
+    product = read(SQUARE + "f 1 1 2 3 4 4 1\nf 1 1 1 1\n")
+    assert product.figures["repairs"] == [
+        "corners named twice in a row: 7 dropped",
+        "faces of fewer than three corners: 1 dropped",
+    ]
+    np.testing.assert_array_equal(product.value.faces, [[0, 1, 2], [0, 2, 3]])
+    with pytest.raises(Rejected, match="no faces"):
+        read(SQUARE + "f 1 1 1 1\nf 2 2 3 3\n")
+
+
+def test_a_solid_whose_notch_is_named_twice_has_its_area():
+    mesh = read(reported("L_dup3.obj")).value
+    assert area(mesh) == pytest.approx(14)
+    assert volume(mesh) == pytest.approx(3)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +233,15 @@ def test_an_off_that_cannot_be_read_says_why(text, reason):
         (files.ply(BOXES).replace(b"double x", b"\x00\x01 x"), "not understood"),
         (files.ply(BOXES).replace(b"ascii", b"utf8"), "not understood"),
         (files.ply(BOXES, list_types="uchar float").replace(b"3 0 1 3", b"3 0.5 1 3"), "not whole"),
+        (
+            files.ply(BOXES, list_types="float int").replace(b"\n3 0 1 3", b"\n2.5 0 1 3"),
+            "2.5 items, which is no count",
+        ),
+        (
+            files.ply(BOXES, list_types="float int").replace(b"\n3 0 1 3", b"\nnan 0 1 3"),
+            "nan items, which is no count",
+        ),
+        (files.ply(BOXES, list_types="char int").replace(b"\n3 0 1 3", b"\n-3 0 1 3"), "-3.0 items, which is no count"),
     ],
 )
 def test_a_ply_that_cannot_be_read_says_why(content, reason):
@@ -311,23 +338,6 @@ def test_gltf_strips_and_fans_become_triangles_of_one_winding():
     assert len(read(files.glb(document, buffer), "shape.glb").value.faces) == 4
 
 
-def bent_gltf(document: dict, buffer: bytes, more: dict[str, tuple[np.ndarray, int, str]]) -> tuple[dict, bytes]:
-    """The document with more accessors: attribute name → values, component type, kind. "BIND" goes to the skin."""
-    for name, (values, component, kind) in more.items():
-        buffer = buffer.ljust(-(-len(buffer) // 4) * 4, b"\0")
-        view = {"buffer": 0, "byteOffset": len(buffer), "byteLength": values.nbytes}
-        document["bufferViews"].append(view)
-        accessor = {"bufferView": len(document["bufferViews"]) - 1, "componentType": component, "type": kind}
-        document["accessors"].append(accessor | {"count": len(values)})
-        buffer += values.tobytes()
-        at = len(document["accessors"]) - 1
-        if name == "BIND":
-            document["skins"][0]["inverseBindMatrices"] = at
-        else:
-            document["meshes"][0]["primitives"][0]["attributes"][name] = at
-    return document, buffer
-
-
 def skinned_boxes() -> tuple[dict, bytes]:
     """Three boxes: the first eight vertices hang on a joint at x = 5, the others halfway on it and on one at x = 1."""
     nodes = [
@@ -410,6 +420,24 @@ def spoiled_gltf(spoil) -> bytes:
 def test_a_gltf_that_contradicts_itself_says_why(spoil, reason):
     with pytest.raises(Rejected, match=reason):
         read(spoiled_gltf(spoil), "shape.glb")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (SQUARE.replace("1 1 0", "1_0 1 0") + "f 1 2 3\n", "shape.obj"),
+        (SQUARE + "f 1 2 1_0\n", "shape.obj"),
+        ("OFF\n3 1 0\n1_0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n", "shape.off"),
+        ("OFF\n3 1_0 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n", "shape.off"),
+        ("OFF\n3 1 0 0 0 0 1 0 0 0 1_0 0 3 0 1 2\n", "shape.off"),
+        (files.ply(BOXES).replace(b"\n3 0 1 3\n", b"\n3 0 1_0 3\n"), "shape.ply"),
+        (files.ply(BOXES).replace(b"vertex 24", b"vertex 2_4"), "shape.ply"),
+        (files.stl_text(BOXES).replace(b"vertex ", b"vertex 1_", 1), "shape.stl"),
+    ],
+)
+def test_underscores_which_python_allows_in_numbers_are_in_none(text, name):
+    with pytest.raises(Rejected, match=r"_.* is not a valid|not understood|the header announces"):
+        read(text, name)
 
 
 @pytest.mark.parametrize("name", ALL_FORMATS)

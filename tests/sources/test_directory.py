@@ -4,16 +4,21 @@ import json
 import os
 import socket
 import time
+import unicodedata
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from pipeline.meshes.read import ReadSettings, extract_meshes
 from pipeline.sources import directory
 from pipeline.sources.archives import ReadLimits
 from pipeline.sources.catalogue import read_raw
 from pipeline.sources.directory import DirectorySettings, list_directory
 from pipeline.sources.errors import SourceError
+from tests import solids
+from tests.meshes.files import glb, gltf_document
+from tests.sources.reported import reported_path
 from tests.sources.zips import TETRAHEDRON
 
 CORPUS = Path(__file__).parents[2].parent / "shared" / "meshes"
@@ -224,9 +229,55 @@ def test_gltf_buffers_are_companions(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "uri", ["two%20words%20%C3%BC.bin", "two words ü.bin", "two%20words ü.bin", "x/../two words ü.bin"]
+)
+@pytest.mark.parametrize("form", ["NFC", "NFD", None])
+def test_companions_are_read_by_the_names_they_are_given(tmp_path, uri, form):
+    name = uri if form is None else unicodedata.normalize(form, "two words ü.bin")
+    document, buffer = gltf_document(solids.three_boxes())
+    document["buffers"][0]["uri"] = uri
+    put(tmp_path, f"m/{name}", content=buffer)
+    put(tmp_path, "m/x.gltf", content=json.dumps(document).encode())
+    (entry,), _ = list_directory(DirectorySettings(path=str(tmp_path)))
+    assert entry.reason is None
+    raw = read_raw(entry.location)
+    assert raw.companions == {uri: buffer}
+    mesh = extract_meshes(raw.content, raw.name, raw.companions, ReadSettings()).value
+    assert len(mesh.faces) == len(solids.three_boxes().faces)
+
+
+def test_what_is_meant_goes_before_what_is_written(tmp_path):
+    put(tmp_path, "a b.bin", content=b"meant")
+    put(tmp_path, "a%20b.bin", content=b"written")
+    put(tmp_path, "x.gltf", content=gltf("a%20b.bin"))
+    (entry,), _ = list_directory(DirectorySettings(path=str(tmp_path)))
+    assert read_raw(entry.location).companions == {"a%20b.bin": b"meant"}
+
+
+def test_a_glb_that_is_called_gltf_needs_no_companions(tmp_path):
+    put(tmp_path, "x.gltf", content=glb(*gltf_document(solids.three_boxes())))
+    assert listed(tmp_path) == {"all:x.gltf": None}
+
+
+def test_reported_folders_are_listed_and_read_whole():
+    for place, root in (("inner.gltf", ""), ("Box With Spaces.gltf", "My Models")):
+        entries, _ = list_directory(DirectorySettings(path=str(reported_path(root))))
+        (entry,) = [entry for entry in entries if entry.id == place]
+        raw = read_raw(entry.location)
+        mesh = extract_meshes(raw.content, raw.name, raw.companions, ReadSettings()).value
+        assert len(mesh.faces) == 12
+
+
+@pytest.mark.parametrize(
     ("content", "words"),
     [
         (gltf("gone.bin"), "missing"),
+        (gltf("%2e%2e/%2e%2e/secret.bin"), "leaves the folder"),
+        (gltf("..%2f..%2fsecret.bin"), "leaves the folder"),
+        (gltf("%2Fetc%2Fpasswd"), "not a file beside it"),
+        (gltf("%66ile:///etc/passwd"), "not a file beside it"),
+        (gltf("a%00b.bin"), "not a file beside it"),
+        (gltf("\ud800.bin"), "not a file beside it"),
         (gltf("../../secret.bin"), "leaves the folder"),
         (gltf("http://example.org/b.bin"), "not a file beside it"),
         (gltf("/etc/passwd"), "not a file beside it"),
@@ -234,6 +285,9 @@ def test_gltf_buffers_are_companions(tmp_path):
         (b"{", "not glTF"),
         (b"[" * 100_000, "not glTF"),
         (b'{"buffers": 3}', "not glTF"),
+        (b'{"buffers": [3]}', "not glTF 2.0 (its buffers are not a list of objects)"),
+        (b'{"buffers": {"binary": {}}}', "not glTF 2.0 (it names its buffers as version 1.0 does)"),
+        (b"[]", "not glTF 2.0 (its JSON is not an object)"),
     ],
 )
 def test_gltf_that_names_other_places_is_refused(tmp_path, content, words):
