@@ -37,6 +37,7 @@ from pipeline.arrays import Mesh, Product
 from pipeline.evaluation.measure import UNDEFINED, Arrays, Measurement, Reference, Row
 from pipeline.evaluation.metrics import GENERAL
 from pipeline.evaluation.profiles import Profile, profile_named
+from pipeline.evaluation.remarks import remarks
 from pipeline.geometry.clean import merged
 from pipeline.geometry.measures import area
 from pipeline.geometry.measures import volume as enclosed_volume
@@ -47,6 +48,9 @@ QUALITY = (
     *("nonmanifold_faces", "self_intersections"),
 )
 """Of `manifold.manifoldness`; in the row with "predicted_" before them."""
+
+FARTHEST = 1e140
+"""Coordinate whose square can still be added up over millions of samples."""
 
 
 def evaluate_mesh(
@@ -97,7 +101,7 @@ def evaluate(
     rows = {}
     for name, profile in profiles.items():
         values = measurement.values(profile, settings.mesh_distance_points)
-        rows[name] = {"status": "ok", "reason": _remarks(facts, values, profile), **values, **facts}
+        rows[name] = {"status": "ok", "reason": remarks(measurement, facts, values, profile), **values, **facts}
     return rows
 
 
@@ -122,6 +126,9 @@ def fault_of(mesh: Mesh | None) -> tuple[str, str]:
         total = area(mesh)
     if not np.isfinite(total):
         return "invalid", "vertices are so far out that the area is not finite"
+    farthest = float(np.abs(mesh.vertices[used]).max())
+    if farthest > FARTHEST:
+        return "invalid", f"vertices lie up to {farthest:.3g} from the origin, where squared distances are not finite"
     return ("ok", "") if total > 0 else ("empty", f"all {len(mesh.faces)} faces have zero area")
 
 
@@ -154,18 +161,3 @@ def _facts(measurement: Measurement, settings: EvaluationSettings) -> Row:
     if settings.mesh_quality:
         facts |= {f"predicted_{key}": measurement.manifoldness[key] for key in QUALITY}
     return facts
-
-
-def _remarks(facts: Row, values: Row, profile: Profile) -> str:
-    """What is odd about a pair that was measured none the less."""
-    remarks = []
-    if not facts["predicted_watertight"]:
-        remarks.append("the mesh is not watertight")
-    elif facts["predicted_volume"] < 0:
-        remarks.append("the mesh is inside out")
-    if values["reference_has_volume"] is False:
-        remarks.append("the reference has no volume, so IoU is undefined")
-    elif profile.volume and not facts["predicted_watertight"]:
-        tests = {"parity": "ray parity", "waterproof": "implicit waterproofing"}
-        remarks.append(f"IoU is by {tests[profile.volume.inside_test]}")
-    return "; ".join(remarks)
