@@ -53,7 +53,8 @@ def write_if_changed(path: Path, content: bytes | str) -> bool:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_atomic(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    """Write a JSON value. Raises ValueError for NaN and infinity; `settings.as_json` makes them null."""
+    write_atomic(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

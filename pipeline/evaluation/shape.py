@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from pipeline.evaluation.profiles import ProfileName
-from pipeline.settings import Settings
+from pipeline.settings import Settings, as_json
 
 
 class EvaluationSettings(Settings):
@@ -28,7 +28,6 @@ class EvaluationSettings(Settings):
     self-intersections of the prediction are counted."""
 
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -72,7 +71,7 @@ def evaluate_mesh(
     seed = int(rng.integers(2**63))
     rows = evaluate(predicted, Reference(reference, surface, volume), profiles, settings, seed)
     return Product(
-        {"profiles": {name: _as_json(row) for name, row in rows.items()}},
+        {"profiles": as_json(rows)},
         figures={"evaluated": next(iter(rows.values()))["status"]},
     )
 
@@ -103,10 +102,6 @@ def evaluate(
         values = measurement.values(profile, settings.mesh_distance_points)
         rows[name] = {"status": "ok", "reason": remarks(measurement, facts, values, profile), **values, **facts}
     return rows
-
-
-def _as_json(row: Row) -> Row:
-    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
 
 
 def fault_of(mesh: Mesh | None) -> tuple[str, str]:
