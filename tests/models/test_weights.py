@@ -48,7 +48,7 @@ def equal(one: dict, other: dict) -> bool:
         lambda t: {"sdf_network_fine": t, "iter_step": 40_000},
         lambda t: {"epoch": 9, "model_state_dict": {f"module.{name}": x for name, x in t.items()}},
         lambda t: {"model": {name: x.numpy() for name, x in t.items()}, "loss_val_best": np.float64(0.8)},
-        lambda t: {name: np.asfortranarray(x.numpy()) for name, x in t.items()},
+        lambda t: {name: np.array(x.numpy(), order="F") for name, x in t.items()},
         lambda t: {
             "encoder_state_dict": {n.removeprefix("encoder."): x for n, x in t.items() if n.startswith("encoder.")},
             "decoder_state_dict": {n.removeprefix("decoder."): x for n, x in t.items() if n.startswith("decoder.")},
