@@ -155,8 +155,9 @@ class Measurement:
         return cube if profile.frame == "meshes" else Box(self.placement(profile.frame).back(cube.corners))
 
     def beyond(self, profile: Profile) -> bool:
-        """Whether the reference leaves `frame.COMMON` and the profile does not follow it there."""
-        return self._beyond(profile.frame)
+        """Whether the reference leaves `frame.COMMON`, and fresh points of the profile's IoU do not follow it there."""
+        drawn = profile.volume is not None and profile.volume.source != "stored"
+        return drawn and self._beyond(profile.frame)
 
     def _beyond(self, frame: str) -> bool:
         return frame == "meshes" and COMMON.left_by(self.reference.bounds)

@@ -39,10 +39,10 @@ def evaluate_pair(
     unless query_points are given; a prediction that leaves it is scored as the paper does, with a remark in the row's
     reason. `isomill eval` scales such pairs by the reference's box.
 
-    predicted may be None. reference_samples: the reference's points and normals as a pair or under
-    the keys "points" and "normals", in place of fresh ones. query_points: points for the IoU (n, 3), labelled by the
-    reference, or points and labels as a pair or under "points" and "occupancies"; else fresh ones, uniform in the
-    profile's cube. The reference mesh may be None where both are given with labels. details: measure as well the
+    predicted may be None. reference_samples: the reference's points and normals as a pair or under the keys "points"
+    and "normals", in place of fresh ones. query_points: points for the IoU (n, 3), labelled by the reference, or points
+    and labels as a pair or under "points" and "occupancies"; else fresh ones, uniform in the profile's cube. The
+    reference mesh may be None where both are given with labels. details: measure as well the
     distances to the meshes themselves (accuracy_mesh, completeness_mesh) and the mesh's quality (predicted_components,
     predicted_euler_characteristic, predicted_self_intersections, ...), which cost more time than all the rest.
 

@@ -56,7 +56,7 @@ def _of_the_frame(measurement: Measurement, profile: Profile) -> list[str]:
     edge = longest_edge(reference)
     if COMMON.left_by(reference) or edge < SMALLEST:
         found.append(f"the reference's longest edge is {edge:.4g}, and 1 in the frame that F-scores are meant for")
-    ratio = longest_edge(predicted) / edge
+    ratio = longest_edge(predicted) / edge if edge > 0 else 1.0  # a reference may be a few stored samples
     if not 1 / MOST_APART <= ratio <= MOST_APART:
         found.append(f"the mesh's longest edge is {ratio:.4g} times the reference's; are both in one frame?")
     return found

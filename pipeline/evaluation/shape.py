@@ -87,9 +87,10 @@ def evaluate(
 
     status: "ok" where the metrics are defined; "missing" (no mesh), "empty" (no surface) or "invalid" (vertices that
     are not finite, faces that name no vertex) where all are NaN. reason: why, and for "ok" what is wrong none the less:
-    a mesh that is open or inside out is measured as it is, by the profile's inside test and lines as normals, and says
-    so. iou is NaN where the reference has no volume, which the reason and reference_has_volume tell apart from
-    failures; the latter is None where the profile has no IoU. settings.profiles is not looked at.
+    a mesh that is open or inside out, overlaps itself or leaves the cube of the IoU is measured as it is, by the
+    profile's inside test and lines as normals, and says so (`remarks`). iou is NaN where the reference has no volume,
+    which the reason and reference_has_volume tell apart from failures; the latter is None where the profile has no IoU.
+    settings.profiles is not looked at.
     """
     status, reason = fault_of(predicted)
     if status != "ok":
