@@ -64,6 +64,7 @@ def write_if_changed(path: Path, content: bytes | str) -> bool:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a JSON value. Raises ValueError for NaN and infinity; `settings.as_json` makes them null."""
     write_atomic(path, _json_text(value))
 
 
@@ -73,7 +74,7 @@ def write_json_if_changed(path: Path, value: Any) -> bool:
 
 
 def _json_text(value: Any) -> str:
-    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any:

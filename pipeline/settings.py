@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import json
 import linecache
+import math
 import sys
 import types
 from pathlib import Path
@@ -27,8 +28,20 @@ class Settings(BaseModel):
 
 
 def canonical_json(value: object) -> str:
-    """The one text of a JSON value: sorted keys, no blanks. Equal values give equal text whatever their order."""
+    """The one text of a JSON value: sorted keys, no blanks. Equal values give equal text whatever their order.
+
+    Raises ValueError for NaN and infinity, which JSON does not have; `as_json` makes them null.
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def as_json(value: object) -> object:
+    """The value with null in place of every number that JSON does not have: NaN and the infinities."""
+    if isinstance(value, dict):
+        return {key: as_json(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @functools.cache

@@ -1,4 +1,8 @@
-"""`isomill eval <predicted> <reference>`: measure meshes against their references, two files or two folders."""
+"""`isomill eval <predicted> <reference>`: measure meshes against their references, two files or two folders.
+
+The profiles are written for the canonical frame (the reference's box centred at the origin, its longest edge 1). A pair
+whose reference does not lie in ±0.55 is taken there by the reference's box, unless --frame as-given says otherwise.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,22 @@ import argparse
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
 from pipeline.evaluation.profiles import PROFILES, profile_named
+from pipeline.names import composed
 from pipeline.progress import LOG, Progress, start_log
 
 SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
 LARGEST_FILE = 2_000_000_000
 """Bytes; five million faces written as text take up to 400 MB."""
 LISTED = 10
+AUTO = "auto"
+AS_GIVEN = "as-given"
+REFERENCE_BOX = "reference-box"
 UNDEFINED = "undefined"
 """Status of a pair whose reference cannot be measured: nobody's failure, and in no mean."""
 
@@ -34,6 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="NAME",
         help=f"whose protocol; may be given several times: {', '.join(PROFILES)} (default: onet)",
+    )
+    parser.add_argument(
+        "--frame",
+        choices=(AUTO, AS_GIVEN),
+        default=AUTO,
+        help="frame of all distances, thresholds and IoU points. auto (default): a pair whose reference lies inside "
+        "±0.55 is taken as given, any other is scaled by its reference's box, centre to the origin and longest edge "
+        "to 1, both meshes alike, and the column frame of the CSV says so. as-given: nothing is scaled, and where the "
+        "reference leaves ±0.55 the IoU is undefined",
     )
     parser.add_argument("--output", type=Path, help="CSV to write, one row per shape and profile")
     parser.add_argument("--details", action="store_true", help="distances to the meshes themselves, mesh quality")
@@ -58,8 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
 def find_pairs(predicted: Path, reference: Path) -> dict[str, tuple[Path | None, Path]]:
     """Name → predicted file, None where there is none, and reference file.
 
-    Files of two folders belong together whose paths below them are the same but for the suffix. Raises Mismatch where
-    something is missing, nothing belongs together, or one name stands for two files.
+    Files of two folders belong together whose paths below them are the same but for the suffix and for how accents are
+    written. Raises Mismatch where something is missing, nothing belongs together, or one name stands for two files.
     """
     for path in (predicted, reference):
         if not path.exists():
@@ -68,7 +85,7 @@ def find_pairs(predicted: Path, reference: Path) -> dict[str, tuple[Path | None,
         folder, file = (predicted, reference) if predicted.is_dir() else (reference, predicted)
         raise Mismatch(f"{folder} is a folder and {file} is a file; give two files or two folders")
     if not predicted.is_dir():
-        return {predicted.stem: (predicted, reference)}
+        return {composed(predicted.stem): (predicted, reference)}
     given, wanted = _meshes_in(predicted), _meshes_in(reference)
     if not wanted:
         raise Mismatch(f"{reference} holds no mesh ({', '.join(SUFFIXES)})")
@@ -95,7 +112,7 @@ def _meshes_in(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in SUFFIXES and path.is_file():
-            name = path.relative_to(folder).with_suffix("").as_posix()
+            name = composed(path.relative_to(folder).with_suffix("").as_posix())
             if name in found:
                 raise Mismatch(f"{found[name]} and {path} have one name; keep one of them")
             found[name] = path
@@ -108,13 +125,17 @@ def evaluate_files(
     profiles: Sequence[str],
     seed: int,
     details: bool,
+    frame: str = AUTO,
     roots: tuple[Path | None, Path | None] = (None, None),
 ) -> dict[str, dict[str, Any]]:
     """Profile → row of two files; a file that cannot be read is a status with the reason.
 
-    roots: the folders below which the buffers of each file may lie, see `read_mesh`.
+    frame: "auto", where both are moved as `frame.placement_of` says, or "as-given". Rows of pairs that could be
+    measured have the keys "frame", "as-given" or "reference-box", and "frame_unit", the length in the files that is 1
+    in the row. roots: the folders below which the buffers of each file may lie, see `read_mesh`.
     """
     from pipeline.arrays import Rejected
+    from pipeline.evaluation.frame import placement_of
     from pipeline.evaluation.pair import evaluate_profiles
     from pipeline.evaluation.shape import fault_of
 
@@ -129,7 +150,14 @@ def evaluate_files(
         mesh = None if predicted is None else read_mesh(predicted, roots[0])
     except Rejected as reason:
         return _failed(profiles, "invalid", f"the prediction cannot be read: {reason}")
-    return evaluate_profiles(mesh, truth, profiles, seed, details)
+    placement = placement_of(truth) if frame == AUTO else None
+    described = {"frame": AS_GIVEN, "frame_unit": 1.0}
+    if placement is not None:
+        described = {"frame": REFERENCE_BOX, "frame_unit": 1 / placement.factor}
+        truth = placement.moved(truth)
+        mesh = None if mesh is None else placement.moved(mesh)
+    rows = evaluate_profiles(mesh, truth, profiles, seed, details)
+    return {profile: {**row, **described} for profile, row in rows.items()}
 
 
 def read_mesh(path: Path, root: Path | None = None):
@@ -170,7 +198,7 @@ def _measured(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pipeline.evaluation.pair"])
     with ProcessPool(max(1, min(arguments.workers, len(pairs))), context=context) as pool:
-        common = profiles, arguments.seed, arguments.details
+        common = profiles, arguments.seed, arguments.details, arguments.frame
         futures = {
             pool.schedule(evaluate_files, args=(*files, *common), kwargs={"roots": roots}): name
             for name, files in pairs.items()
@@ -201,11 +229,34 @@ def _report(rows: Sequence[Mapping[str, Any]], profiles: Sequence[str], output: 
         part = scored[scored["profile"] == profile]
         if len(part):
             print(_means(summary.by_method(part), profile, len(part)))
-    for _, row in scored[scored["reason"] != ""].drop_duplicates("id").iterrows():
-        print(f"{row['id']}: {row['status']}: {row['reason']}")
+    for told in _frames(table):
+        print(told)
+    for name, part in scored[scored["reason"] != ""].groupby("id", sort=True):
+        print(f"{name}: {part['status'].iloc[0]}: {_together(part['reason'])}")
     for _, row in undefined.iterrows():
         print(f"{row['id']}: in no mean: {row['reason']}", file=sys.stderr)
     return 1 if len(undefined) else 0
+
+
+def _together(reasons: Iterable[str]) -> str:
+    """What several profiles say of one pair, each remark once."""
+    return "; ".join(dict.fromkeys(remark for reason in reasons for remark in reason.split("; ")))
+
+
+def _frames(table) -> list[str]:
+    """A sentence where pairs were scaled; nothing where all were taken as given."""
+    measured = table.drop_duplicates("id")
+    if "frame" not in measured:
+        return []
+    scaled = measured[measured["frame"] == REFERENCE_BOX]
+    if scaled.empty:
+        return []
+    edges = [f"{row.id} (longest edge {row.frame_unit:.4g})" for row in scaled.itertuples()]
+    return [
+        f"frame: {len(scaled)} of {len(measured)} references are not inside ±0.55, so both meshes were scaled by the "
+        f"reference's box, its centre to the origin and its longest edge to 1; distances are in that frame "
+        f"(--frame as-given scales nothing): {listed(edges)}"
+    ]
 
 
 def _means(means, profile: str, count: int) -> str:

@@ -8,11 +8,12 @@ from pathlib import Path
 from pipeline import ledger
 from pipeline.cli.study import add_config_argument, read_plan
 from pipeline.jobs.layout import Layout
+from pipeline.names import by_name
 from pipeline.settings import canonical_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shape", help="category/id, as in the ledgers and tables")
+    parser.add_argument("shape", help="category/id, as in the ledgers and tables (however its accents are written)")
     add_config_argument(parser)
 
 
@@ -21,7 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
     layout = Layout(Path(plan.results), **plan.layout())
     found = False
     for stage, paths in layout.stages():
-        rows = [ledger.read(p).rows.get(arguments.shape) for p in paths if p.suffix == ".jsonl" and p.is_file()]
+        ledgers = [ledger.read(path) for path in paths if path.suffix == ".jsonl" and path.is_file()]
+        rows = [by_name(one.rows, arguments.shape) for one in ledgers]
         for row in filter(None, rows):
             found = True
             print(f"{stage:32} {describe(row, plan.study.store.path)}")

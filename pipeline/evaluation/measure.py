@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.arrays import Mesh, Rejected
 from pipeline.evaluation import metrics
+from pipeline.evaluation.frame import COMMON, Box, Placement
 from pipeline.evaluation.metrics import Match, Samples, volume_iou
 from pipeline.evaluation.occupancy import inside_many
 from pipeline.evaluation.profiles import MeshProtocol, Printed, Profile, SurfaceProtocol, VolumeProtocol
@@ -44,17 +45,6 @@ class Reference:
         return np.stack([points.min(axis=0), points.max(axis=0)]).astype(np.float64)
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Another frame: (x - centre) * factor."""
-
-    centre: np.ndarray
-    factor: float
-
-    def back(self, points: np.ndarray) -> np.ndarray:
-        return points / self.factor + self.centre
-
-
 class Measurement:
     """The values of one pair. seed: of all that is drawn; what one profile draws does not depend on the others.
 
@@ -85,13 +75,16 @@ class Measurement:
         return self._once(("reference", count, source), lambda: self._reference_samples(count, source))
 
     def labels(self, protocol: VolumeProtocol, frame: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """Points (n, 3) of the IoU and which of them lie inside the reference; None where that cannot be known."""
+        """Points (n, 3) of the IoU and which of them lie inside the reference; None where that cannot be known.
+
+        It cannot either where fresh points would be drawn `beyond` the reference: in a cube that it does not lie in.
+        """
         key = (replace(protocol, inside_test="parity"), frame, "points")
         points = self._once(key, lambda: self._points(protocol, frame))
         if protocol.source == "stored":
             volume = self.reference.volume
             return None if volume is None else (points, np.asarray(volume["occupancies"]) > 0.5)
-        if self.reference.mesh is None:
+        if self.reference.mesh is None or self._beyond(frame):
             return None
         test = protocol.inside_test
         return points, self._once((*key, test), lambda: inside_many(self.reference.mesh, points, test))
@@ -101,6 +94,18 @@ class Measurement:
         return self._once(
             (protocol, frame, "inside"), lambda: inside_many(self.predicted, points, protocol.inside_test)
         )
+
+    def overlaps(self, profile: Profile) -> tuple[float, float]:
+        """`overlap.overlap_share` of the prediction and of the reference, on the points of the IoU.
+
+        0 for a reference whose labels are stored, and for both where the reference has no volume.
+        """
+        protocol = profile.volume
+        known = self.labels(protocol, profile.frame) if protocol else None
+        if known is None:
+            return 0.0, 0.0
+        key = (protocol, profile.frame, "overlaps")
+        return self._once(key, lambda: self._overlaps(protocol, profile.frame, *known))
 
     @cached_property
     def predicted_scene(self) -> Scene:
@@ -137,6 +142,35 @@ class Measurement:
         if profile.manifoldness:
             row |= {key: value for key, value in self.manifoldness.items() if key in metrics.METRICS}
         return row | self._printed(profile, row)
+
+    def cube(self, profile: Profile) -> Box | None:
+        """Where the points of the profile's IoU lie; None where it has no IoU, or no points."""
+        protocol = profile.volume
+        if protocol is None:
+            return None
+        if protocol.source == "stored":
+            points = self._points(protocol, profile.frame)
+            return Box.around(points) if len(points) else None
+        cube = Box.cube(protocol.box)
+        return cube if profile.frame == "meshes" else Box(self.placement(profile.frame).back(cube.corners))
+
+    def beyond(self, profile: Profile) -> bool:
+        """Whether the reference leaves `frame.COMMON`, and fresh points of the profile's IoU do not follow it there."""
+        drawn = profile.volume is not None and profile.volume.source != "stored"
+        return drawn and self._beyond(profile.frame)
+
+    def _beyond(self, frame: str) -> bool:
+        return frame == "meshes" and COMMON.left_by(self.reference.bounds)
+
+    def _overlaps(
+        self, protocol: VolumeProtocol, frame: str, points: np.ndarray, labels: np.ndarray
+    ) -> tuple[float, float]:
+        from pipeline.evaluation.overlap import overlap_share
+
+        of_predicted = overlap_share(self.predicted, points, self.occupied(protocol, frame, points))
+        if protocol.source == "stored":
+            return of_predicted, 0.0
+        return of_predicted, overlap_share(self.reference.mesh, points, labels)
 
     def _volume_values(self, profile: Profile) -> Row:
         protocol = profile.volume

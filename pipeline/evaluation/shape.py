@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from pipeline.evaluation.profiles import ProfileName
-from pipeline.settings import Settings
+from pipeline.settings import Settings, as_json
 
 
 class EvaluationSettings(Settings):
@@ -28,7 +28,6 @@ class EvaluationSettings(Settings):
     self-intersections of the prediction are counted."""
 
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -37,6 +36,7 @@ from pipeline.arrays import Mesh, Product
 from pipeline.evaluation.measure import UNDEFINED, Arrays, Measurement, Reference, Row
 from pipeline.evaluation.metrics import GENERAL
 from pipeline.evaluation.profiles import Profile, profile_named
+from pipeline.evaluation.remarks import remarks
 from pipeline.geometry.clean import merged
 from pipeline.geometry.measures import area
 from pipeline.geometry.measures import volume as enclosed_volume
@@ -47,6 +47,9 @@ QUALITY = (
     *("nonmanifold_faces", "self_intersections"),
 )
 """Of `manifold.manifoldness`; in the row with "predicted_" before them."""
+
+FARTHEST = 1e140
+"""Coordinate whose square can still be added up over millions of samples."""
 
 
 def evaluate_mesh(
@@ -68,7 +71,7 @@ def evaluate_mesh(
     seed = int(rng.integers(2**63))
     rows = evaluate(predicted, Reference(reference, surface, volume), profiles, settings, seed)
     return Product(
-        {"profiles": {name: _as_json(row) for name, row in rows.items()}},
+        {"profiles": as_json(rows)},
         figures={"evaluated": next(iter(rows.values()))["status"]},
     )
 
@@ -84,9 +87,10 @@ def evaluate(
 
     status: "ok" where the metrics are defined; "missing" (no mesh), "empty" (no surface) or "invalid" (vertices that
     are not finite, faces that name no vertex) where all are NaN. reason: why, and for "ok" what is wrong none the less:
-    a mesh that is open or inside out is measured as it is, by the profile's inside test and lines as normals, and says
-    so. iou is NaN where the reference has no volume, which the reason and reference_has_volume tell apart from
-    failures; the latter is None where the profile has no IoU. settings.profiles is not looked at.
+    a mesh that is open or inside out, overlaps itself or leaves the cube of the IoU is measured as it is, by the
+    profile's inside test and lines as normals, and says so (`remarks`). iou is NaN where the reference has no volume,
+    which the reason and reference_has_volume tell apart from failures; the latter is None where the profile has no IoU.
+    settings.profiles is not looked at.
     """
     status, reason = fault_of(predicted)
     if status != "ok":
@@ -97,12 +101,8 @@ def evaluate(
     rows = {}
     for name, profile in profiles.items():
         values = measurement.values(profile, settings.mesh_distance_points)
-        rows[name] = {"status": "ok", "reason": _remarks(facts, values, profile), **values, **facts}
+        rows[name] = {"status": "ok", "reason": remarks(measurement, facts, values, profile), **values, **facts}
     return rows
-
-
-def _as_json(row: Row) -> Row:
-    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
 
 
 def fault_of(mesh: Mesh | None) -> tuple[str, str]:
@@ -122,6 +122,9 @@ def fault_of(mesh: Mesh | None) -> tuple[str, str]:
         total = area(mesh)
     if not np.isfinite(total):
         return "invalid", "vertices are so far out that the area is not finite"
+    farthest = float(np.abs(mesh.vertices[used]).max())
+    if farthest > FARTHEST:
+        return "invalid", f"vertices lie up to {farthest:.3g} from the origin, where squared distances are not finite"
     return ("ok", "") if total > 0 else ("empty", f"all {len(mesh.faces)} faces have zero area")
 
 
@@ -154,18 +157,3 @@ def _facts(measurement: Measurement, settings: EvaluationSettings) -> Row:
     if settings.mesh_quality:
         facts |= {f"predicted_{key}": measurement.manifoldness[key] for key in QUALITY}
     return facts
-
-
-def _remarks(facts: Row, values: Row, profile: Profile) -> str:
-    """What is odd about a pair that was measured none the less."""
-    remarks = []
-    if not facts["predicted_watertight"]:
-        remarks.append("the mesh is not watertight")
-    elif facts["predicted_volume"] < 0:
-        remarks.append("the mesh is inside out")
-    if values["reference_has_volume"] is False:
-        remarks.append("the reference has no volume, so IoU is undefined")
-    elif profile.volume and not facts["predicted_watertight"]:
-        tests = {"parity": "ray parity", "waterproof": "implicit waterproofing"}
-        remarks.append(f"IoU is by {tests[profile.volume.inside_test]}")
-    return "; ".join(remarks)

@@ -58,7 +58,7 @@ def set_files(shapes: Iterable[tuple[str, str, str]], dataset: str) -> dict[str,
     for category, shape, split in sorted(shapes):
         lists[split].setdefault(category, []).append(shape)
     return {
-        f"splits/{dataset}_{split}.json": (json.dumps({dataset: categories}, indent=1) + "\n").encode()
+        f"splits/{dataset}_{split}.json": (json.dumps({dataset: categories}, indent=1, allow_nan=False) + "\n").encode()
         for split, categories in lists.items()
     }
 

@@ -55,7 +55,9 @@ def set_files(shapes: Iterable[tuple[str, str, str]], names: Mapping[str, str]) 
         for split, members in splits.items()
     }
     table = {category: {"id": category, "name": names.get(category, category)} for category in lists}
-    files["metadata.yaml"] = (json.dumps(table, indent=1) + "\n").encode()  # JSON is YAML, and keeps ids text
+    files["metadata.yaml"] = (
+        json.dumps(table, indent=1, allow_nan=False) + "\n"
+    ).encode()  # JSON is YAML, and keeps ids text
     return files
 
 

@@ -17,6 +17,7 @@ from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.work import read_value
 from pipeline.ledger import Row
 from pipeline.progress import LOG, Progress
+from pipeline.settings import as_json
 from pipeline.store import Damaged
 
 DESCRIPTOR = "light_field"
@@ -56,8 +57,9 @@ def run(arguments: argparse.Namespace) -> None:
             *_sides(descriptors, drawn, references), settings.variant
         )
     about = {"experiment": arguments.experiment, "settings": settings.model_dump()}
-    # The descriptors' files are named, so that `isomill store gc` knows them.
-    files.write_json(arguments.output, {**about, **result, "descriptors": files_named})
+    # Where every drawn shape failed, the minimum matching distance is infinite. The descriptors' files are named, so
+    # that `isomill store gc` knows them.
+    files.write_json(arguments.output, as_json({**about, **result, "descriptors": files_named}))
 
 
 Located = Mapping[str, tuple[Row, str]]

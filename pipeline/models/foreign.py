@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -25,12 +26,10 @@ WRAPPERS = ("model_state_dict", "state_dict", "model", "net", "network", "sdf_ne
 HALVES = (("encoder_state_dict", "encoder."), ("decoder_state_dict", "decoder."))
 TENSORFLOW = (".meta", ".index", ".ckpt", ".pb")
 FORBIDDEN = ("socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "ctypes.dlopen")
-# What numpy's numbers and arrays are pickled as; checkpoints note their best validation loss so, beside the tensors.
-NUMPY = (
-    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
-    "numpy.ndarray",
-    "numpy.dtype",
-)
+# How numpy's numbers and arrays are pickled, by the modules of its old and new versions.
+NUMPY_CORES = ("numpy.core.multiarray", "numpy._core.multiarray")
+COMPILED = "_orig_mod."  # before the names of whatever module torch.compile was given
+PARALLEL = "module."
 # Weight normalisation as newer versions of torch name it, and as the originals did.
 RENAMED = ((".parametrizations.weight.original0", ".weight_g"), (".parametrizations.weight.original1", ".weight_v"))
 REFUSED = 3  # exit status of a child that found nothing it may read
@@ -43,8 +42,8 @@ class UnreadableCheckpoint(ValueError):
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Tensors by name of a checkpoint file: safetensors, or what torch.save wrote.
 
-    A state dict inside a larger checkpoint is found by the usual names, and its tensors are `unwrapped`. Raises
-    UnreadableCheckpoint.
+    A state dict inside a larger checkpoint is found by the usual names, and its tensors or arrays of numpy are
+    `unwrapped`. Raises UnreadableCheckpoint.
     """
     path = Path(path)
     if reason := _foreign_format(path):
@@ -94,7 +93,8 @@ def state_dict_in(loaded: object) -> dict[str, Tensor]:
         inner = next((loaded[name] for name in WRAPPERS if isinstance(loaded.get(name), Mapping)), None)
         if inner is not None:
             return state_dict_in(inner)
-        tensors = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+        arrays = {str(name): _array(value) for name, value in loaded.items()}
+        tensors = {name: value for name, value in arrays.items() if isinstance(value, (Tensor, np.ndarray))}
         if tensors:
             return unwrapped(tensors)
     raise UnreadableCheckpoint(
@@ -102,30 +102,88 @@ def state_dict_in(loaded: object) -> dict[str, Tensor]:
     )
 
 
-def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def unwrapped(tensors: Mapping[str, Tensor | np.ndarray]) -> dict[str, Tensor]:
     """The tensors under the bare network's names.
 
-    A "module." before every name, which data-parallel training leaves, is taken off, and the two tensors of a weight
-    normalisation get their older names, weight_g and weight_v.
+    A "module." before every name, which data-parallel training leaves, and every "_orig_mod." of torch.compile are
+    taken off, and the two tensors of a weight normalisation get their older names, weight_g and weight_v. Arrays of
+    numpy become tensors. Raises UnreadableCheckpoint for other values, and where two names become one.
     """
-    parallel = all(name.startswith("module.") for name in tensors)
-    renamed = {}
-    for name, tensor in tensors.items():
-        name = name.removeprefix("module.") if parallel else name
+    plain = {name: name.replace(COMPILED, "") for name in tensors}
+    parallel = all(name.startswith(PARALLEL) for name in plain.values())
+    renamed: dict[str, Tensor] = {}
+    for written, name in plain.items():
+        name = name.removeprefix(PARALLEL) if parallel else name
         for newer, older in RENAMED:
             name = name.replace(newer, older)
-        renamed[name] = tensor
+        if name in renamed:
+            raise UnreadableCheckpoint(f"two of its tensors are {name}, one of them written {written}")
+        renamed[name] = _tensor(name, tensors[written])
     return renamed
 
 
+def _tensor(name: str, value: Tensor | np.ndarray) -> Tensor:
+    """A tensor or an array as a tensor; an array is copied, its bytes in this machine's order."""
+    if isinstance(value, Tensor):
+        return value
+    array = np.asarray(value)
+    if isinstance(value, (np.ndarray, np.generic)) and array.dtype.kind in "fiub":
+        try:
+            return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C"))
+        except TypeError:
+            pass  # a kind of number that torch does not have, such as longdouble
+    raise UnreadableCheckpoint(f"{name} is no tensor but a {type(value).__name__} of {array.dtype}")
+
+
 class Ignored:
-    """Stands in a checkpoint for what is numpy's. Nothing of it is kept, and nothing of numpy is called."""
+    """Stands in a checkpoint for a number of numpy's. Nothing of it is kept."""
 
     def __init__(self, *arguments: object) -> None:
         pass
 
     def __setstate__(self, state: object) -> None:
         pass
+
+
+class PickledType:
+    """Stands for a numpy.dtype. A pickle makes it of its code, such as "f4", and then states its byte order."""
+
+    def __init__(self, code: object = "", *arguments: object) -> None:
+        self.code = code
+        self.order = ""
+
+    def __setstate__(self, state: object) -> None:
+        self.order = state[1]
+
+
+class PickledArray:
+    """Stands for a numpy.ndarray, so that a pickle calls nothing of numpy: what it states is kept, and read later."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.state: object = None
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+
+def _array(value: object) -> object:
+    """The array that a stand-in was told of; any other value as it is, and so is an array of other than numbers."""
+    if not isinstance(value, PickledArray):
+        return value
+    try:
+        _, shape, kind, fortran, content = value.state
+        dtype = np.dtype(f"{kind.order.replace('|', '')}{kind.code}")
+        return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
+    except (TypeError, ValueError, AttributeError):
+        return value
+
+
+STAND_INS = (
+    *((Ignored, f"{core}.scalar") for core in NUMPY_CORES),
+    *((PickledArray, f"{core}._reconstruct") for core in NUMPY_CORES),
+    (PickledArray, "numpy.ndarray"),
+    (PickledType, "numpy.dtype"),
+)
 
 
 def _guard(folder: Path) -> None:
@@ -149,7 +207,7 @@ def _convert(source: Path, output: Path) -> None:
         loaded = load_file(source)
     except Exception:
         # Not safetensors. `weights_only` is what makes this safe; it is never switched off.
-        with torch.serialization.safe_globals([(Ignored, name) for name in NUMPY]):
+        with torch.serialization.safe_globals(list(STAND_INS)):
             loaded = torch.load(source, map_location="cpu", weights_only=True)
     tensors = {name: tensor.contiguous().clone() for name, tensor in state_dict_in(loaded).items()}
     save_file(tensors, output)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from pipeline.models import registry
@@ -13,19 +15,21 @@ from pipeline.models.contract import Model, build_model
 from pipeline.models.foreign import unwrapped
 from pipeline.overlays import read_yaml
 from pipeline.settings import Settings
-from pipeline.training.checkpoint import assign_weights
+from pipeline.training.checkpoint import assign_weights, listed
 
 PRESETS = Path(__file__).parent.parent.parent / "resources" / "presets"
 COUNTERS = "num_batches_tracked"  # of normalisation layers; they decide nothing, and older checkpoints lack them
 
 
-def load_published(preset: str, state_dict: Mapping[str, Tensor], **model_settings: Any) -> Model:
+def load_published(preset: str, state_dict: Mapping[str, Tensor | np.ndarray], **model_settings: Any) -> Model:
     """The model of a preset with the original's weights, in evaluation mode.
 
-    preset: a name of resources/presets. state_dict: tensors under the original's names. model_settings: lie over those
+    preset: a name of resources/presets. state_dict: tensors or arrays of numpy under the original's names, which may
+    carry the "module." of data-parallel training and the "_orig_mod." of torch.compile. model_settings: lie over those
     of the preset, such as align_corners=True for IF-Net. `model.network(queries, observation)` then answers as the
-    original's network did. Raises ValueError for a preset that does not exist or has no weights of its own, and
-    CheckpointMismatch, naming them, for tensors that are missing, unexpected or of another shape.
+    original's network did. Raises ValueError for a preset that does not exist or has no weights of its own and, naming
+    them, for tensors that hold NaN or infinity, and CheckpointMismatch, naming them, for tensors that are missing,
+    unexpected or of another shape.
     """
     block = _block(preset)
     head = registry.head(block["method"])
@@ -35,7 +39,7 @@ def load_published(preset: str, state_dict: Mapping[str, Tensor], **model_settin
     return from_published(block["method"], settings, state_dict)
 
 
-def from_published(method: str, settings: Settings, state_dict: Mapping[str, Tensor]) -> Model:
+def from_published(method: str, settings: Settings, state_dict: Mapping[str, Tensor | np.ndarray]) -> Model:
     """The model of these ModelSettings with the original's weights, in evaluation mode; errors as `load_published`."""
     module = registry.load(method)
     if module.DECLARATION.parent:
@@ -46,12 +50,27 @@ def from_published(method: str, settings: Settings, state_dict: Mapping[str, Ten
         raise ValueError(f"{method} has no weights")
     model = build_model(method, settings, module.InferenceSettings(), train_shapes=0, seed=0)
     tensors = unwrapped(state_dict)
+    _require_finite(tensors)
     if hasattr(module, "from_published"):
         tensors = module.from_published(tensors, settings)
     own = model.network.state_dict()
     counters = {name: own[name] for name in own.keys() - tensors.keys() if name.endswith(COUNTERS)}
     assign_weights(model.network, {**tensors, **counters})
     return model.eval()
+
+
+def _require_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError that names the tensors in which a number is NaN or infinite."""
+    broken = []
+    for name, tensor in tensors.items():
+        count = int((~torch.isfinite(tensor)).sum())
+        if count:
+            broken.append(f"{name} ({count:,} of {tensor.numel():,})")
+    if broken:
+        raise ValueError(
+            f"the weights are not finite; NaN or infinite numbers in {listed(sorted(broken))}. The training that wrote "
+            "them has diverged, or the file is damaged: take an earlier checkpoint, or the file again"
+        )
 
 
 def _block(preset: str) -> dict[str, Any]:

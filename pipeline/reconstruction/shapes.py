@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.settings import Settings
+from pipeline.settings import Settings, as_json
 
 
 class GenerationSettings(Settings):
@@ -96,10 +96,10 @@ def meshes(
 def _with_figures(outcome: Product | Rejected, figures: dict[str, float]) -> Product | Rejected:
     if isinstance(outcome, Rejected):
         return outcome
-    return replace(outcome, figures={**outcome.figures, **figures})
+    return replace(outcome, figures={**outcome.figures, **as_json(figures)})
 
 
 def _checked(mesh, figures: dict[str, float]) -> Product | Rejected:
     if len(mesh.faces) == 0:
         return Rejected("the reconstruction has no faces")
-    return Product(mesh, {"faces": len(mesh.faces), **figures})
+    return Product(mesh, {"faces": len(mesh.faces), **as_json(figures)})

@@ -38,7 +38,8 @@ class Generated:
     """New shapes of one generator.
 
     comparisons: distance → coverage, mmd, one_nna, generated, references and failed, as
-    `pipeline.evaluation.generators.generator_metrics` gives them. samples: the first shapes, or why there is none.
+    `pipeline.evaluation.generators.generator_metrics` gives them; mmd is None where all failed. samples: the first
+    shapes, or why there is none.
     """
 
     method: str
@@ -64,11 +65,12 @@ def _block(distance: str, generators: Sequence[Generated], label: str) -> Block:
     measured = [(g.method, g.comparisons[distance]) for g in generators if distance in g.comparisons]
     results = [result for _, result in measured]
     alike = [accuracy_of_sets_alike(r["generated"], r["references"]) for r in results]
+    distances = [float("nan") if r["mmd"] is None else r["mmd"] for r in results]
     excess = [abs(r["one_nna"] - a) for r, a in zip(results, alike, strict=True)]
     cells = (
         [Cell(method) for method, _ in measured],
         _compared([r["coverage"] for r in results], [-r["coverage"] for r in results], "{:.3f}".format),
-        _compared([r["mmd"] for r in results], [r["mmd"] for r in results], four_digits),
+        _compared(distances, distances, four_digits),
         _compared([r["one_nna"] for r in results], excess, "{:.3f}".format),
         [Cell(f"{a:.3f}" if np.isfinite(a) else MISSING) for a in alike],
         *([Cell(f"{r[key]:,}") for r in results] for key in ("generated", "references", "failed")),

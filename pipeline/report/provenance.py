@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 
 from pipeline.report.run_record import ActionRecord, FileRecord, RunRecord
 from pipeline.report.text import printable, redacted
+from pipeline.settings import as_json
 
 CRATE_VERSION = "1.1"
 PROFILE_VERSION = "0.5"
@@ -57,7 +58,8 @@ def build_crate(run: RunRecord) -> bytes:
     for action in crate.get_by_type("CreateAction"):
         action["agent"] = agents
     crate.root_dataset["mentions"] = [whole, _add_engine_run(crate, run, whole, controls, agents)]
-    return (json.dumps(crate.metadata.generate(), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    metadata = as_json(crate.metadata.generate())
+    return (json.dumps(metadata, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _describe_root(crate: Any, run: RunRecord) -> None:

@@ -57,6 +57,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.names import same_name
 from pipeline.sources.catalogue import Entry, Found, Report, entries_of, readable, silent
 from pipeline.sources.companions import companion, named_buffers
 from pipeline.sources.errors import SourceError
@@ -90,26 +91,30 @@ def list_directory(
     if settings.categories is None:
         walk.folder("", "all", ())
     else:
-        for category in _present(root, settings.categories, report):
-            walk.item(category, "l" if (root / category).is_symlink() else "d", category, ())
+        for category, folder in _present(root, settings.categories, report).items():
+            walk.item(folder, "l" if (root / folder).is_symlink() else "d", category, ())
     entries = entries_of(walk.found, settings.split, report)
     if not entries:
         report(f"{root} holds no shapes")
     return entries, walk.new
 
 
-def _present(root: Path, categories: tuple[str, ...], report: Report) -> tuple[str, ...]:
+def _present(root: Path, categories: tuple[str, ...], report: Report) -> dict[str, str]:
+    """Category → its folder, whose name may be written with other accents. Raises SourceError where there is none."""
     names = sorted(path.name for path in root.iterdir() if not is_hidden(path.name))
     folders = [readable(name) for name in names if (root / name).is_dir()]
+    present = {}
     for category in categories:
-        if category not in folders:
+        folder = same_name(category, folders)
+        if folder is None:
             hint = nearest(category, folders) if folders else "it has no folders"
             raise SourceError(f"{root} has no folder {category} for a category; {hint}")
-    others = [readable(name) for name in names if name not in categories and not is_beside(name)]
+        present[category] = folder
+    others = [readable(name) for name in names if name not in present.values() and not is_beside(name)]
     if others:
         shown = ", ".join(others[:8]) + (" …" if len(others) > 8 else "")
         report(f"{len(others):,} names in {root} belong to no category and are left out: {shown}")
-    return categories
+    return present
 
 
 @dataclass

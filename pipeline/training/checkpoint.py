@@ -69,13 +69,14 @@ def assign_weights(model: nn.Module, weights: Weights) -> None:
         "unexpected": sorted(weights.keys() - own.keys()),
         "of another shape": shapes,
     }
-    differences = [f"{label}: {_listed(names)}" for label, names in lists.items() if names]
+    differences = [f"{label}: {listed(names)}" for label, names in lists.items() if names]
     if differences:
         raise CheckpointMismatch(f"the checkpoint does not fit the model; tensors {'; '.join(differences)}")
     model.load_state_dict(dict(weights))
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """The first names, and how many more there are."""
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
     return ", ".join(names[:NAMES_SHOWN]) + more
 

@@ -231,7 +231,9 @@ class Run:
         rate = self.optimiser.param_groups[0]["lr"]
         row = {"step": self.step, "epoch": self.model.epoch, "learning_rate": rate, **self._means()}
         if self._validates_now():
-            row["validation_iou"] = self._validate()
+            iou = self._validate()
+            if math.isfinite(iou):  # it is NaN where no held-out shape has an inside point, which JSON does not have
+                row["validation_iou"] = iou
         self.sums.clear()
         self.history.append(row)
         return row

@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,14 @@ def test_shape_gives_the_reason_of_a_rejected_shape(run):
     code, text = run("shape", "all/b.off")
     assert code == 0
     assert text.count("rejected at extract_meshes: it has no faces") == 3
+
+
+def test_a_shape_is_found_however_its_accents_are_written(run, study):
+    composed, decomposed = (unicodedata.normalize(form, "all/größe.off") for form in ("NFC", "NFD"))
+    study.write("data/extract_meshes/all/0.jsonl", Row(decomposed, "rejected", reason="it is empty"))
+    for name in (composed, decomposed):
+        code, text = run("shape", name)
+        assert code == 0 and "rejected: it is empty" in text
 
 
 def test_an_unknown_shape_says_where_the_ids_stand(run):

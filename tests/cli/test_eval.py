@@ -1,6 +1,7 @@
 """`isomill eval`: two files or two folders, and a clear word on everything that does not fit."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import trimesh
 from pipeline.arrays import Mesh, Rejected
 from pipeline.cli.eval import Mismatch, evaluate_files, find_pairs, read_mesh
 from pipeline.cli.main import main
+from pipeline.evaluation.shape import EvaluationSettings
 from pipeline.sources.directory import DirectorySettings, list_directory
 from tests import solids
 from tests.meshes.files import gltf_document
@@ -165,3 +167,83 @@ def test_predictions_with_a_broken_vertex_are_invalid(tmp_path):
     good = write(BALL, tmp_path / "good.off")
     row = evaluate_files(write(nan_vertex(BALL), tmp_path / "nan.ply"), good, ["nmf"], 0, False)["nmf"]
     assert row["status"] == "invalid" and row["reason"]
+
+
+@pytest.fixture
+def few(monkeypatch):
+    settings = EvaluationSettings(mesh_distance_points=0, mesh_quality=False, samples=8_000)
+    monkeypatch.setattr("pipeline.evaluation.pair.QUICK", settings)
+
+
+BRICK, SMALLER = solids.box((0.8, 0.6, 0.4)), solids.box((0.64, 0.48, 0.32))
+
+
+def files_of(folder, factor, shift=(0, 0, 0)):
+    """A brick and one of 0.8 times its edges inside it, whose IoU is 0.512."""
+    pair = ((SMALLER, folder / "p.off"), (BRICK, folder / "r.off"))
+    return [write(solids.moved(Mesh(factor * mesh.vertices, mesh.faces), shift), path) for mesh, path in pair]
+
+
+@pytest.mark.parametrize(
+    ("factor", "shift"),
+    [(500, (0, 0, 0)), (2, (0, 0, 0)), (1, (5, 0, 0)), (25.4, (-300, 20, 0))],
+    ids=["millimetres", "the unit sphere's size", "beside the cube", "both"],
+)
+def test_a_pair_outside_the_cube_is_compared_in_the_frame_of_the_references_box(factor, shift, few, tmp_path):
+    here = [
+        write(Mesh(mesh.vertices / 0.8, mesh.faces), tmp_path / n) for n, mesh in (("a.off", SMALLER), ("b.off", BRICK))
+    ]
+    canonical = evaluate_files(*here, ["onet"], 0, False)["onet"]
+    row = evaluate_files(*files_of(tmp_path, factor, shift), ["onet"], 0, False)["onet"]
+    assert (row["frame"], canonical["frame"]) == ("reference-box", "as-given")
+    assert row["frame_unit"] == pytest.approx(0.8 * factor) and canonical["frame_unit"] == 1
+    assert row["iou"] == pytest.approx(0.512, abs=0.04) and row["reason"] == ""
+    for key in ("iou", "chamfer_l1", "f_0.02", "normal_consistency"):
+        assert row[key] == pytest.approx(canonical[key], rel=1e-3)
+
+
+def test_a_pair_inside_the_cube_is_taken_as_given(few, tmp_path):
+    files = files_of(tmp_path, 0.7, (0.2, 0.1, 0))
+    rows = [evaluate_files(*files, ["onet"], 0, False, frame)["onet"] for frame in ("auto", "as-given")]
+    np.testing.assert_equal(*rows)
+    assert rows[0]["frame"] == "as-given" and rows[0]["reason"] == ""
+
+
+def test_as_given_scales_nothing_and_gives_no_iou_outside_the_cube(few, tmp_path):
+    row = evaluate_files(*files_of(tmp_path, 500), ["onet"], 0, False, "as-given")["onet"]
+    assert row["frame"] == "as-given" and row["chamfer_l1"] > 10
+    assert np.isnan(row["iou"]) and "the reference leaves the cube ±0.55 of the IoU" in row["reason"]
+
+
+def test_each_pair_of_folders_decides_for_itself_and_the_table_tells_how(tmp_path, capsys):
+    for name, factor in (("small", 0.6), ("large", 500)):
+        predicted, reference = files_of(tmp_path / name, factor)
+        for folder, path in (("p", predicted), ("r", reference)):
+            write(trimesh.load(path, process=False), tmp_path / folder / f"{name}.off")
+    output = tmp_path / "rows.csv"
+    words = [str(tmp_path / "p"), str(tmp_path / "r"), "--profile", "deepsdf", "--output", str(output)]
+    assert main(["eval", *words]) == 0
+    told = capsys.readouterr().out
+    assert "frame: 1 of 2 references are not inside ±0.55" in told and "large (longest edge 400)" in told
+    table = pd.read_csv(output).set_index("id")
+    assert table["frame"].to_dict() == {"small": "as-given", "large": "reference-box"}
+    assert table["frame_unit"].to_dict() == {"small": 1, "large": pytest.approx(400)}
+    assert table["chamfer_l1"]["large"] == pytest.approx(table["chamfer_l1"]["small"] / (0.6 * 0.8), rel=0.02)
+
+
+def test_the_help_names_the_frame(capsys):
+    with pytest.raises(SystemExit):
+        main(["eval", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "--frame {auto,as-given}" in told and "a pair whose reference lies inside ±0.55 is taken as given" in told
+
+
+def test_names_that_differ_by_unicode_normalisation_belong_together(tmp_path, capsys):
+    composed, decomposed = (unicodedata.normalize(form, "stühle/größe é") for form in ("NFC", "NFD"))
+    predicted = write(BALL, tmp_path / "p" / f"{decomposed}.off")
+    reference = write(BALL, tmp_path / "r" / f"{composed}.off")
+    assert find_pairs(tmp_path / "p", tmp_path / "r") == {composed: (predicted, reference)}
+    assert find_pairs(predicted, reference).keys() == {composed.split("/")[1]}
+    write(BALL, tmp_path / "p" / f"{composed}.ply")
+    with pytest.raises(Mismatch, match="have one name"):
+        find_pairs(tmp_path / "p", tmp_path / "r")

@@ -87,6 +87,17 @@ def test_an_inside_out_mesh_is_measured_and_says_so():
     assert row["normal_consistency"] == pytest.approx(right["normal_consistency"], abs=0.01)
 
 
+def test_parts_that_overlap_and_what_leaves_the_points_are_remarked_on():
+    left, right = solids.box((0.6, 0.6, 0.6), (-0.1, 0, 0)), solids.box((0.6, 0.6, 0.6), (0.1, 0, 0))
+    union = solids.box((0.8, 0.6, 0.6))
+    volume = volume_of(lambda points: solids.box_inside(points, (0.8, 0.6, 0.6)))
+    row = evaluated(solids.join(left, right), surface_of(union), volume)
+    assert row["reason"].startswith("closed parts of the mesh overlap: ") and row["iou"] == pytest.approx(0.5, abs=0.03)
+    far = evaluated(solids.moved(union, (0.3, 0, 0)), surface_of(union), volume)
+    assert far["reason"].startswith("the mesh leaves the cube ±0.55 of the IoU, and what lies beyond counts nowhere")
+    assert evaluated(union, surface_of(union), volume)["reason"] == ""
+
+
 def with_vertex(mesh, index, position):
     vertices = mesh.vertices.copy()
     vertices[index] = position
@@ -100,6 +111,7 @@ BAD = {
     "NaN vertex": (with_vertex(solids.three_boxes(), 3, np.nan), "invalid", "1 of 24 vertices are not finite"),
     "infinite vertex": (with_vertex(solids.box(), 0, np.inf), "invalid", "1 of 8 vertices are not finite"),
     "far vertex": (with_vertex(solids.box(), 0, 1e300), "invalid", "area is not finite"),
+    "infinite square": (with_vertex(solids.box(), 0, 1e145), "invalid", "lie up to 1e+145 from the origin"),
     "bad face": (Mesh(np.eye(3), [[0, 1, 7]]), "invalid", "faces name vertices up to 7, the mesh has 3"),
 }
 

@@ -238,3 +238,103 @@ def test_a_reference_without_volume_has_no_iou_whatever_the_prediction_holds():
         few = points_on_surface(sheet, 500, np.random.default_rng(0))
         row = evaluate_pair(solids.box((0.5, 0.5, 0.5)), sheet, profile=name, reference_samples=few)
         assert np.isnan(row["iou"]) and row["reference_has_volume"] is False and row["status"] == "ok"
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Fewer samples, for what does not depend on their number."""
+    settings = EvaluationSettings(mesh_distance_points=0, mesh_quality=False, samples=8_000)
+    monkeypatch.setattr("pipeline.evaluation.pair.QUICK", settings)
+
+
+def scaled(mesh, factor):
+    return Mesh(factor * mesh.vertices, mesh.faces)
+
+
+BRICK, SMALLER = solids.box((0.8, 0.6, 0.4)), solids.box((0.64, 0.48, 0.32))
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [scaled(BRICK, 500), scaled(BRICK, 2), solids.moved(BRICK, (5, 0, 0)), solids.moved(BRICK, (0.2, 0, 0))],
+    ids=["millimetres", "twice as large", "beside the cube", "partly beside it"],
+)
+def test_a_reference_that_leaves_the_cube_is_refused_with_its_box_and_the_way_out(reference, few):
+    for name, cube in (("onet", "±0.55"), ("convonet", "±0.55"), ("ifnet", "±0.5"), ("air-onet", "±0.55")):
+        with pytest.raises(ValueError, match=f"leaves the cube {cube} in which the {name} profile") as raised:
+            evaluate_pair(SMALLER, reference, profile=name)
+        assert f"{reference.bounds[1][0]:.4g}" in str(raised.value)
+        assert "longest edge is 1, as isomill eval does" in str(raised.value)
+
+
+def test_each_profile_has_its_own_cube(few):
+    reference = solids.box((1.04, 0.6, 0.4))  # as where the raw mesh's box was scaled to 1
+    assert evaluate_pair(BRICK, reference, profile="onet")["iou"] == pytest.approx(0.192 / 0.2496, abs=0.05)
+    with pytest.raises(ValueError, match=r"leaves the cube ±0\.5 in which the ifnet profile"):
+        evaluate_pair(BRICK, reference, profile="ifnet")
+    assert evaluate_pair(BRICK, solids.box((1.0004, 0.6, 0.4)), profile="ifnet")["reason"] == ""
+
+
+@pytest.mark.parametrize("name", ["imnet", "air-human", "deepsdf", "nmf"])
+def test_profiles_that_measure_in_a_frame_of_the_reference_take_it_anywhere(name, few):
+    here = evaluate_pair(SMALLER, BRICK, profile=name)
+    there = evaluate_pair(scaled(SMALLER, 500), scaled(BRICK, 500), profile=name)
+    for key in (f"printed_{key}" for key in PROFILES[name].printed):
+        assert there[key] == pytest.approx(here[key], rel=1e-3), key
+    np.testing.assert_equal(there["iou"], here["iou"])
+    assert "the reference's longest edge is 400, and 1 in the frame that F-scores are meant for" in there["reason"]
+
+
+def test_given_points_of_the_iou_are_taken_wherever_they_lie(few):
+    points = (np.random.default_rng(0).random((20_000, 3)) - 0.5) * 500
+    row = evaluate_pair(scaled(SMALLER, 500), scaled(BRICK, 500), query_points=points)
+    assert row["iou"] == pytest.approx(0.512, abs=0.02) and "no volume" not in row["reason"]
+
+
+@pytest.mark.parametrize("name", ["onet", "air-onet"])
+def test_a_prediction_that_leaves_the_cube_is_scored_and_says_so(name, few):
+    row = evaluate_pair(scaled(BRICK, 2), BRICK, profile=name)
+    assert "the mesh leaves the cube ±0.55 of the IoU" in row["reason"] and "(-0.8, -0.6, -0.4)" in row["reason"]
+    # In the cube the prediction fills 1.1 x 1.1 x 0.8.
+    assert row["iou"] == pytest.approx(0.192 / 0.968, abs=0.03) and row["status"] == "ok"
+    assert evaluate_pair(SMALLER, BRICK, profile=name)["reason"] == ""
+
+
+def test_a_prediction_in_another_unit_is_asked_about(few):
+    assert "500 times the reference's; are both in one frame?" in evaluate_pair(scaled(BRICK, 500), BRICK)["reason"]
+    assert "0.01 times the reference's; are both in one frame?" in evaluate_pair(scaled(BRICK, 0.01), BRICK)["reason"]
+
+
+def test_a_reference_between_all_points_has_no_iou_and_says_why(few):
+    row = evaluate_pair(scaled(BRICK, 1e-3), scaled(BRICK, 1e-3))
+    assert (
+        np.isnan(row["iou"]) and "no point of the IoU lies inside the reference, so IoU is undefined" in row["reason"]
+    )
+    assert "the reference's longest edge is 0.0008" in row["reason"]
+
+
+def test_several_profiles_refuse_nothing_and_leave_undefined_what_has_no_meaning(few):
+    rows = evaluate_profiles(scaled(SMALLER, 500), scaled(BRICK, 500), ["onet", "ifnet", "deepsdf"])
+    for name in ("onet", "ifnet"):
+        assert np.isnan(rows[name]["iou"]) and rows[name]["reference_has_volume"] is False
+        assert "the reference leaves the cube ±0.5" in rows[name]["reason"]
+        assert rows[name]["chamfer_l1"] > 10
+    assert np.isnan(rows["deepsdf"]["iou"]) and rows["deepsdf"]["printed_cd"] > 0
+    missing = evaluate_profiles(None, scaled(BRICK, 500), ["onet"])["onet"]
+    assert missing["status"] == "missing" and missing["reference_has_volume"] is False
+    within = evaluate_profiles(BRICK, solids.box((1.04, 0.6, 0.4)), ["ifnet"])["ifnet"]
+    assert within["iou"] == pytest.approx(0.192 / 0.24, abs=0.05)  # of what lies in ±0.5
+    assert "the reference leaves the cube ±0.5 of the IoU" in within["reason"]
+
+
+def test_parts_that_overlap_are_remarked_on_for_either_side(few):
+    left, right = solids.box((0.6, 0.6, 0.6), (-0.1, 0, 0)), solids.box((0.6, 0.6, 0.6), (0.1, 0, 0))
+    union, both = solids.box((0.8, 0.6, 0.6)), solids.join(left, right)
+    for name, test in (("onet", "ray parity"), ("air-onet", "implicit waterproofing")):
+        row = evaluate_pair(both, union, profile=name)
+        share = float(row["reason"].partition("overlap: ")[2].partition("%")[0])
+        assert share == pytest.approx(50, abs=5) and f"which {test} counts as outside" in row["reason"]
+        assert row["iou"] == pytest.approx(0.5, abs=0.05)  # the overlap is half of the union
+        turned = evaluate_pair(union, both, profile=name)["reason"]
+        assert "closed parts of the reference overlap" in turned and "the mesh" not in turned
+    assert "overlap" not in evaluate_pair(both, union, profile="deepsdf")["reason"]  # it asks for no inside

@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 from pipeline.config import load_study
 from pipeline.jobs.fetch_weights import _own_content
 from pipeline.models import registry
-from pipeline.models.foreign import UnreadableCheckpoint, read_checkpoint, unwrapped
+from pipeline.models.foreign import UnreadableCheckpoint, read_checkpoint, state_dict_in, unwrapped
 from pipeline.models.weights import from_published, load_published
 from pipeline.training.checkpoint import CheckpointMismatch
 
+ARRAYS = ("arrays of numpy", "arrays in Fortran's order")
 SMALL = {"hidden": 8, "blocks": 1, "code": 4, "encoder_hidden": 8, "encoder_blocks": 1}
 
 
@@ -46,12 +47,22 @@ def equal(one: dict, other: dict) -> bool:
         lambda t: {"model": t, "loss_val_best": np.float64(0.8), "losses": np.zeros((2, 3)), "it": np.int64(7)},
         lambda t: {"sdf_network_fine": t, "iter_step": 40_000},
         lambda t: {"epoch": 9, "model_state_dict": {f"module.{name}": x for name, x in t.items()}},
+        lambda t: {"model": {name: x.numpy() for name, x in t.items()}, "loss_val_best": np.float64(0.8)},
+        lambda t: {name: np.array(x.numpy(), order="F") for name, x in t.items()},
         lambda t: {
             "encoder_state_dict": {n.removeprefix("encoder."): x for n, x in t.items() if n.startswith("encoder.")},
             "decoder_state_dict": {n.removeprefix("decoder."): x for n, x in t.items() if n.startswith("decoder.")},
         },
     ],
-    ids=["bare", "in a larger one", "beside numbers of numpy", "Neural-Pull's", "data parallel", "in halves"],
+    ids=[
+        "bare",
+        "in a larger one",
+        "beside numbers of numpy",
+        "Neural-Pull's",
+        "data parallel",
+        *ARRAYS,
+        "in halves",
+    ],
 )
 def test_tensors_are_found_in_what_torch_saved(wrap, tensors, tmp_path):
     torch.save(wrap(tensors), tmp_path / "model.pt")
@@ -71,6 +82,48 @@ def test_newer_names_of_weight_normalisation_are_known():
         "lin0.weight_g": (2, 1),
         "lin0.weight_v": (2, 3),
     }
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["_orig_mod.{}", "module._orig_mod.{}", "_orig_mod.module.{}", "module.{}"],
+    ids=["compiled", "compiled, then parallel", "parallel, then compiled", "parallel"],
+)
+def test_names_that_wrappers_leave_are_taken_off(written, tensors):
+    assert equal(state_dict_in({"model": {written.format(name): x for name, x in tensors.items()}}), tensors)
+
+
+def test_a_part_of_a_network_may_have_been_compiled(tensors):
+    assert equal(unwrapped({name.replace("decoder.", "decoder._orig_mod."): x for name, x in tensors.items()}), tensors)
+
+
+def test_arrays_of_numpy_of_any_layout_become_tensors():
+    numbers = np.arange(6, dtype=np.float32).reshape(2, 3)
+    arrays = {
+        "plain": numbers,
+        "swapped": numbers.astype(">f4"),
+        "reversed": numbers[::-1, ::-1],
+        "frozen": numbers.copy(),
+        "count": np.int64(7),
+        "half": numbers.astype(np.float16),
+    }
+    arrays["frozen"].setflags(write=False)
+    tensors = unwrapped(arrays)
+    for name in arrays:
+        np.testing.assert_array_equal(tensors[name].numpy(), arrays[name])
+    tensors["plain"][0] = 9
+    assert numbers[0, 0] == 0
+
+
+@pytest.mark.parametrize("value", [np.array(["a"]), np.array([None]), [1.0, 2.0], "text", np.zeros(2, np.longdouble)])
+def test_what_is_no_tensor_is_named(value):
+    with pytest.raises(UnreadableCheckpoint, match=r"^decoder\.bias is no tensor but a "):
+        unwrapped({"decoder.bias": value})
+
+
+def test_two_tensors_of_one_name_are_refused():
+    with pytest.raises(UnreadableCheckpoint, match=r"two of its tensors are fc\.weight"):
+        unwrapped({"fc.weight": torch.zeros(2), "_orig_mod.fc.weight": torch.ones(2)})
 
 
 class _Program:
@@ -120,6 +173,24 @@ def test_published_tensors_decide_the_networks_answers(tensors):
     with torch.no_grad():
         torch.testing.assert_close(model.network(queries, cloud), other.network(queries, cloud))
     assert not model.training
+
+
+def test_a_compiled_network_and_arrays_load_as_the_plain_one(tensors):
+    settings = registry.load("onet").ModelSettings(**SMALL)
+    compiled = {f"_orig_mod.{name}": tensor for name, tensor in tensors.items()}
+    for given in (compiled, {name: tensor.numpy() for name, tensor in tensors.items()}):
+        assert equal(from_published("onet", settings, given).network.state_dict(), tensors)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_named(value, tensors):
+    tensors["decoder.fc_p.weight"].view(-1)[1] = value
+    tensors["encoder.fc_c.bias"][:] = value
+    given = {f"module.{name}": tensor for name, tensor in tensors.items()}
+    with pytest.raises(ValueError, match="NaN or infinite numbers in ") as raised:
+        load_published("onet-pointcloud", given, **SMALL)
+    assert f"decoder.fc_p.weight (1 of {tensors['decoder.fc_p.weight'].numel()})" in str(raised.value)
+    assert "encoder.fc_c.bias (4 of 4)" in str(raised.value) and "module." not in str(raised.value)
 
 
 def test_counters_of_batches_may_be_missing(tensors):

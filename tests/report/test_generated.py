@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.evaluation.generators import generator_metrics
 from pipeline.jobs.make_report import weights_source
+from pipeline.report.cells import MISSING
 from pipeline.report.generated import Generated, accuracy_of_sets_alike, generated_table
 from pipeline.report.page import PAGE
 from tests import solids
@@ -25,6 +26,12 @@ GAN = Generated(
     (solids.three_boxes(), "no surface at the level", solids.box((0.4, 0.8, 0.2))),
 )
 VAE = Generated("onet-unconditional", {"chamfer": comparison(0.5, 0.0101, 0.45, failed=3)})
+
+
+def test_a_distance_that_is_unknown_is_a_gap():
+    nothing = Generated("broken", {"chamfer": comparison(0.0, None, 1.0, failed=40)})
+    (chamfer,) = generated_table([VAE, nothing]).blocks
+    assert [row[2].text for row in chamfer.rows] == ["0.01010", MISSING]
 
 
 def words_of(block) -> list[list[str]]:

@@ -107,6 +107,15 @@ def test_categories_are_folders_at_the_top_and_the_rest_is_left_out_aloud(tmp_pa
     assert said == [f"2 names in {tmp_path} belong to no category and are left out: loose.obj, tables"]
 
 
+def test_a_category_is_found_however_its_accents_are_written(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "stühle") for form in ("NFC", "NFD"))
+    put(tmp_path, f"{decomposed}/a.obj")
+    said = []
+    entries, _ = list_directory(DirectorySettings(path=str(tmp_path), categories=[composed]), None, said.append)
+    assert [(entry.category, entry.id) for entry in entries] == [(composed, f"{decomposed}/a.obj")]
+    assert not said
+
+
 def test_missing_folders_are_errors(tmp_path):
     with pytest.raises(SourceError, match="does not exist"):
         listed(tmp_path / "absent")

@@ -211,6 +211,15 @@ def worsening(folder, **more):
     return run(Ball(0.3), numbers(0.1, 0.1), folder, [held_out], **settings, **more)
 
 
+def test_held_out_shapes_without_an_inside_have_no_iou_and_the_state_is_saved(tmp_path):
+    held_out = [ball_arrays(0.0, count=500)]
+    settings = {"steps": 60, "validate_every": 20}
+    with pytest.raises(Interrupted):
+        run(Ball(0.3), numbers(0.1, 0.1), tmp_path, held_out, report=stop_at(30), **settings)
+    result = run(Ball(0.3), numbers(0.1, 0.1), tmp_path, held_out, **settings)
+    assert result.history and all("validation_iou" not in row for row in result.history)
+
+
 def test_best_weights_survive_an_interruption(tmp_path):
     with pytest.raises(Interrupted):
         worsening(tmp_path / "broken", report=stop_at(30))
