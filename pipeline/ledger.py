@@ -24,6 +24,8 @@ class Row:
 
     shape: "category/id". status: ok, repaired or rejected. stage: where a rejected shape was first rejected.
     key, file, digest, size: the stored file; empty for shapes rejected earlier.
+    limit: which of `limits` the shape ran into here, with its value, as {"seconds": 180.0}; with a higher one it is
+    tried again.
     """
 
     shape: str
@@ -35,6 +37,7 @@ class Row:
     reason: str = ""
     stage: str = ""
     figures: dict[str, Any] = field(default_factory=dict)
+    limit: dict[str, float] = field(default_factory=dict)
 
     @property
     def accepted(self) -> bool:
