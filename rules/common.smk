@@ -18,7 +18,7 @@ REPORT_ENV = f"{workflow.basedir}/envs/report.yaml"
 # All data stages: the job finds its inputs by the same table that `upstream` reads.
 RUN_SHARD = (
     f"python -m pipeline run-shard --settings {SETTINGS}"
-    " --output {output:q} --workers {threads} --log {log:q} --inputs {input:q}"
+    " --output {output:q} --workers {threads} --memory {resources.mem_mb} --log {log:q} --inputs {input:q}"
 )
 
 
@@ -35,6 +35,12 @@ wildcard_constraints:
 def fingerprint(name):
     """The digest of what decides a stage's result: its rule's only parameter."""
     return lambda wildcards: PLAN.fingerprint(name.format(**wildcards))
+
+
+def worker_memory(wildcards, threads, attempt):
+    """MB of a job with one worker a thread: each may take what a shape may. A profile that allows the job less gets
+    fewer workers; where the system killed one, a retry asks for more."""
+    return threads * PLAN.study.limits.memory_mb * attempt
 
 
 def shard_ledger(instance):

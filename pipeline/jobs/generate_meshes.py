@@ -33,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batched", action="store_true", help="many shapes together on the device")
     parser.add_argument("--output", type=Path, required=True, help="ledger to write")
     parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
-    parser.add_argument(
-        "--memory", type=float, help="MB that the job may use in all, for methods with nothing to train"
-    )
+    parser.add_argument("--memory", type=float, help="MB that worker processes may use in all")
     parser.add_argument("--log", type=Path, help="log file")
 
 

@@ -23,8 +23,8 @@ from pipeline.jobs.machine import Memory
 from pipeline.jobs.work import Limits, Work, reject, set_aside
 from pipeline.jobs.workers import CannotStart, Crew, Died, Done, Raised, StoodStill
 from pipeline.ledger import Row
-from pipeline.progress import LOG, log_file
 from pipeline.limits import LEAST_MEMORY_MB
+from pipeline.progress import LOG, log_file
 from pipeline.store import Store
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "IGL_NUM_THREADS", "NUMEXPR_NUM_THREADS")

@@ -13,6 +13,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -126,10 +127,8 @@ class Worker:
         self.task = task
         self.tasks_given += 1
         self.watch = StandstillWatch(time.monotonic(), self._usage()[0])
-        try:
+        with suppress(ConnectionError):
             self.pipe.send((function, tuple(arguments)))
-        except BrokenPipeError:
-            pass
 
     def look(self) -> None:
         """Note what the worker has used by now."""
