@@ -3,4 +3,5 @@
 from __future__ import annotations
 
 LEAST_MEMORY_MB = 500
-"""Least `limits.memory_mb`, MB: below it the libraries themselves fail, some of them by a crash, on any shape."""
+"""Least `limits.memory_mb`, MB. With less, shells of the demo's smallest shapes fail at a library that cannot be loaded
+(400 MB), and farther below the libraries crash, on any shape. The other stages need less."""

@@ -16,6 +16,8 @@ TEXTS = (
     "status_alloc_failed",
     "bad_alloc",
     "failed to map segment",
+    "resource temporarily unavailable",
+    "can't start new thread",
 )
 
 

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from pipeline.progress import LOG
@@ -126,14 +126,14 @@ class Worker:
         """Set the worker to work on `task`. A worker that is dead by now is noticed when its answer is awaited."""
         self.task = task
         self.tasks_given += 1
-        self.watch = StandstillWatch(time.monotonic(), self._usage()[0])
+        self.watch = StandstillWatch(monotonic(), self._usage()[0])
         with suppress(ConnectionError):
             self.pipe.send((function, tuple(arguments)))
 
     def look(self) -> None:
         """Note what the worker has used by now."""
         cpu_seconds, state = self._usage()
-        self.watch.look(time.monotonic(), cpu_seconds, state)
+        self.watch.look(monotonic(), cpu_seconds, state)
         self.memory_mb = max(self.memory_mb, resident_mb(self.process.pid))
 
     def answer(self) -> Done | Raised | Died | None:
@@ -183,7 +183,7 @@ class Crew:
         self._start = start
         self._arguments = arguments
         self._starts_failed = 0
-        self._looked = time.monotonic()
+        self._looked = monotonic()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(preload))
         self.workers: list[Worker] = []
@@ -215,8 +215,8 @@ class Crew:
         heard = wait([worker.pipe for worker in self.workers], timeout=SECONDS_BETWEEN_LOOKS)
         for worker in [worker for worker in self.workers if worker.pipe in heard]:
             self._hear(worker, ended)
-        if time.monotonic() - self._looked >= SECONDS_BETWEEN_LOOKS:
-            self._looked = time.monotonic()
+        if monotonic() - self._looked >= SECONDS_BETWEEN_LOOKS:
+            self._looked = monotonic()
             for worker in self.busy:
                 worker.look()
                 if worker.watch.seconds >= most_seconds_still:
