@@ -73,7 +73,7 @@ class Pool:
         self._size, self._share_mb = divided(memory, limits, workers)
         self._keys: dict[str, str] = {}
         self._again: deque[str] = deque()
-        self._deaths: Counter[str] = Counter()
+        self._deaths: Counter[tuple[str, str]] = Counter()
         self._crashed: set[str] = set()
         self.failures: dict[str, str] = {}
         if memory.mb < limits.memory_mb:
@@ -183,10 +183,13 @@ class Pool:
 
         alone: nothing ran beside it. fresh: its worker had made nothing before. memory_mb: what that was allowed.
         """
-        self._deaths[shape] += trouble.ends_worker
+        self._deaths[shape, trouble.kind] += 1
         if trouble.kind == "crash":
             self._crashed.add(shape)
-        enough = self._deaths[shape] >= DEATHS_ALLOWED if trouble.ends_worker else fresh or trouble.kind == "seconds"
+        if trouble.ends_worker:
+            enough = self._deaths[shape, trouble.kind] >= DEATHS_ALLOWED
+        else:
+            enough = fresh or trouble.kind == "seconds"
         if not (alone and enough) or (trouble.ends_worker and stop.signal):
             LOG.warning("%s: %s; it is tried again alone", shape, trouble.words.replace(" twice", ""))
             self._again.append(shape)
