@@ -112,9 +112,9 @@ def test_a_shape_that_never_ends_is_stopped_at_its_limit(shard, behaviour, how):
 
 def test_what_a_limit_rejects_is_tried_again_and_nothing_else(shard):
     shapes = shard.shapes({"c/a": "spins", "c/b": "rejects"})
-    first = shard.run(shapes, limits=Limits(0.1, 1500))
+    first = shard.run(shapes, limits=Limits(0.5, 1500))
     shapes_b = {"c/b": shapes["c/b"]}
-    assert shard.run(shapes, limits=Limits(0.1, 1500)) == first
+    assert shard.run(shapes, limits=Limits(0.5, 1500)) == first
     assert shard.run(shapes_b) == {"c/b": first["c/b"]}
     assert sorted(shard.computed()) == ["c/a", "c/a", "c/b"]
 
