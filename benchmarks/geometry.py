@@ -29,7 +29,7 @@ from typing import Any
 
 from benchmarks.measure import table
 from benchmarks.nearness import FOLLOWED, THICK, nearness
-from pipeline.jobs.shards import WORKER_ENVIRONMENT
+from pipeline.jobs.pool import WORKER_ENVIRONMENT
 
 SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb")
 WAYS = ("isomill", "plain", "alpha wrap", "trimesh")

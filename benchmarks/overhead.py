@@ -23,6 +23,7 @@ from pathlib import Path
 
 from benchmarks.measure import run_command, smallest, table
 from pipeline import encoding, files, ledger
+from pipeline.fingerprint import code_digest
 from pipeline.jobs.work import public_version
 from pipeline.stages import STAGES
 from pipeline.store import Store
@@ -93,7 +94,8 @@ def prepare(shapes: int, seconds: float, libraries: tuple[str, ...]) -> None:
     versions = {name: public_version(importlib.metadata.version(name)) for name in libraries}
     work = {
         "instance": INSTANCE, "fingerprint": "0" * 40, "settings": {"seconds": seconds},
-        "random": True, "seed": 0, "libraries": versions, "code": "", "module": "benchmarks.synthetic",
+        "random": True, "seed": 0, "libraries": versions, "code": code_digest(()), "modules": [],
+        "module": "benchmarks.synthetic",
         "function": "synthetic", "settings_class": "SyntheticSettings", "format": "arrays", "upstream": ["mesh"],
     }  # fmt: skip
     files.write_json(SETTINGS, work)

@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.limits import LEAST_MEMORY_MB
 from pipeline.mistakes import explained, nearest
 from pipeline.models import registry
 from pipeline.overlays import ConfigError, merge, read_yaml
@@ -86,14 +87,24 @@ class StoreConfig(Settings):
     asked for again is made again from its inputs, which takes its time."""
 
 
+def _enough_for_libraries(memory_mb: int) -> int:
+    if memory_mb < LEAST_MEMORY_MB:
+        raise ValueError(f"the libraries themselves need {LEAST_MEMORY_MB} MB, so no shape could be made with less")
+    return memory_mb
+
+
 class LimitConfig(Settings):
-    """What one shape may take before it is rejected. None of it is in a fingerprint."""
+    """What one shape may take before it is rejected. None of it is in a fingerprint, and nothing a limit rejects is
+    kept in the store: with a higher one it is tried again."""
 
     seconds: PositiveFloat = 180.0
-    """Wall seconds per shape and stage."""
+    """Seconds of CPU time per shape and stage; also how long a shape may stand still without using any."""
 
-    memory_mb: PositiveInt = 4000
-    """Memory per shape and stage above what the loaded libraries take, MB."""
+    memory_mb: Annotated[
+        int, AfterValidator(_enough_for_libraries), Field(json_schema_extra={"minimum": LEAST_MEMORY_MB})
+    ] = 4000
+    """Memory per shape and stage above what the loaded libraries take, MB. As many shapes are made at once as fit into
+    the memory of their job."""
 
     max_rejected: Annotated[float, Field(ge=0, le=1)] | None = None
     """Largest share of a stage's shapes that may be rejected; null: 0.2, and 1.0 for a directory of meshes."""

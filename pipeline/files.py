@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,11 @@ def write_atomic(path: Path, content: bytes | str, scratch: Path | None = None) 
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as problem:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(problem, OSError):
+            problem.filename = str(path)  # a full disk does not tell which file it had no room for
         raise
     _sync_folder(path.parent)
 
@@ -131,8 +135,12 @@ def read_journal(path: Path) -> list[Any]:
 def append_line(path: Path, value: Any) -> None:
     """Add one JSON line in a single write, so that two processes cannot mix theirs."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab") as stream:
-        stream.write((canonical_json(value) + "\n").encode())
+    try:
+        with open(path, "ab") as stream:
+            stream.write((canonical_json(value) + "\n").encode())
+    except OSError as problem:
+        problem.filename = str(path)
+        raise
 
 
 def sweep_temporaries(folder: Path) -> None:

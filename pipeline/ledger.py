@@ -24,8 +24,9 @@ class Row:
     """One shape at one stage.
 
     shape: "category/id". status: ok, repaired or rejected. stage: where a rejected shape was first rejected.
-    key, file, digest, size: the stored file; empty for shapes rejected earlier. limit: the name and value of a limit
-    (`Limits`) that the shape ran into.
+    key, file, digest, size: the stored file; empty for shapes rejected earlier.
+    limit: which of `limits` the shape ran into here, with its value, as {"seconds": 180.0}; with a higher one it is
+    tried again.
     """
 
     shape: str

@@ -20,6 +20,14 @@ class _Plain(logging.Formatter):
         return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", super().format(record))
 
 
+class _LogFile(logging.FileHandler):
+    """A log file whose disk may be full: then a line is missing there, which is no reason for more words."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 def start_log(path: Path | None, level: str = "INFO", append: bool = False) -> None:
     """Send the messages of this process to its log file and to the terminal; the last lines say how it ended.
 
@@ -36,7 +44,7 @@ def start_log(path: Path | None, level: str = "INFO", append: bool = False) -> N
         path.parent.mkdir(parents=True, exist_ok=True)
         if not append:
             path.unlink(missing_ok=True)
-        handler = logging.FileHandler(path, mode="a", encoding="utf-8")
+        handler = _LogFile(path, mode="a", encoding="utf-8")
         handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         LOG.addHandler(handler)
 

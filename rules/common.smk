@@ -20,7 +20,7 @@ RECEIPT = " --receipt-from {input:q} --receipt-of {output:q}"
 # All data stages: the job finds its inputs by the same table that `upstream` reads.
 RUN_SHARD = (
     f"python -m pipeline run-shard --settings {SETTINGS}"
-    " --output {output:q} --workers {threads} --log {log:q} --inputs {input:q}"
+    " --output {output:q} --workers {threads} --memory {resources.mem_mb} --log {log:q} --inputs {input:q}"
     f"{RECEIPT}"
 )
 
@@ -38,6 +38,12 @@ wildcard_constraints:
 def fingerprint(name):
     """The digest of what decides a stage's result: its rule's only parameter."""
     return lambda wildcards: PLAN.fingerprint(name.format(**wildcards))
+
+
+def worker_memory(wildcards, threads, attempt):
+    """MB of a job with one worker a thread: each may take what a shape may. A profile that allows the job less gets
+    fewer workers; where the system killed one, a retry asks for more."""
+    return threads * PLAN.study.limits.memory_mb * attempt
 
 
 def shard_ledger(instance):

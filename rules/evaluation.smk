@@ -16,13 +16,13 @@ rule evaluate_meshes:
         GEOMETRY_ENV
     threads: 4
     resources:
-        mem_mb=8000,
+        mem_mb=worker_memory,
         runtime=480,
     params:
         fingerprint=fingerprint("evaluate_meshes"),
     shell:
         f"python -m pipeline evaluate-meshes --settings {SETTINGS}"
-        " --members {input.members:q} --predicted {input.predicted:q} --output {output:q} --workers {threads} --log {log:q}"
+        " --members {input.members:q} --predicted {input.predicted:q} --output {output:q} --workers {threads} --memory {resources.mem_mb} --log {log:q}"
         f"{RECEIPT}"
 
 

@@ -14,7 +14,7 @@ rule extract_meshes:
         GEOMETRY_ENV
     threads: 4
     resources:
-        mem_mb=4000,
+        mem_mb=worker_memory,
         runtime=120,
     params:
         fingerprint=fingerprint("extract_meshes"),
@@ -35,7 +35,7 @@ rule make_watertight:
         GEOMETRY_ENV
     threads: 4
     resources:
-        mem_mb=8000,
+        mem_mb=worker_memory,
         runtime=480,
     params:
         fingerprint=fingerprint("make_watertight"),
@@ -56,7 +56,7 @@ rule scale_to_off:
         GEOMETRY_ENV
     threads: 4
     resources:
-        mem_mb=4000,
+        mem_mb=worker_memory,
         runtime=60,
     params:
         fingerprint=fingerprint("scale_to_off"),

@@ -1,6 +1,13 @@
 # Checkpoint + observation → mesh, for every test shape; or the codes alone. Checkpoint + chance → new shapes.
 
 
+def generation_memory(wildcards, threads, attempt):
+    """MB of a generation: of workers where each shape is made by itself, else of a model and a batch of shapes."""
+    if PLAN.batched(wildcards.experiment):
+        return 16000 * attempt
+    return worker_memory(wildcards, threads, attempt)
+
+
 rule generate_meshes:
     input:
         checks=lambda wildcards: checked(PLAN.observation_instances(wildcards.experiment) or [PLAN.reference]),
@@ -16,7 +23,7 @@ rule generate_meshes:
         TORCH_ENV
     threads: 8
     resources:
-        mem_mb=16000,
+        mem_mb=generation_memory,
         runtime=720,
         gpu=lambda wildcards: PLAN.gpus(wildcards.experiment),
     params:
@@ -24,7 +31,7 @@ rule generate_meshes:
         batched=lambda wildcards: "--batched" if PLAN.batched(wildcards.experiment) else "",
     shell:
         f"python -m pipeline generate-meshes --settings {SETTINGS}"
-        " --experiment {wildcards.experiment} --members {input.members:q} --checkpoint {input.checkpoint:q} {params.batched} --output {output:q} --threads {threads} --log {log:q}"
+        " --experiment {wildcards.experiment} --members {input.members:q} --checkpoint {input.checkpoint:q} {params.batched} --output {output:q} --threads {threads} --memory {resources.mem_mb} --log {log:q}"
         f"{RECEIPT}"
 
 

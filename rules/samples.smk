@@ -14,7 +14,7 @@ rule sample_surface:
         GEOMETRY_ENV
     threads: 4
     resources:
-        mem_mb=4000,
+        mem_mb=worker_memory,
         runtime=240,
     params:
         fingerprint=fingerprint("sample_surface"),
@@ -35,7 +35,7 @@ rule sample_boundary:
         GEOMETRY_ENV
     threads: 4
     resources:
-        mem_mb=4000,
+        mem_mb=worker_memory,
         runtime=240,
     params:
         fingerprint=fingerprint("sample_boundary/{sigma}"),
@@ -56,7 +56,7 @@ rule sample_volume:
         GEOMETRY_ENV
     threads: 4
     resources:
-        mem_mb=4000,
+        mem_mb=worker_memory,
         runtime=240,
     params:
         fingerprint=fingerprint("sample_volume"),
@@ -77,7 +77,7 @@ rule compute_sdf:
         GEOMETRY_ENV
     threads: 4
     resources:
-        mem_mb=4000,
+        mem_mb=worker_memory,
         runtime=240,
     params:
         fingerprint=fingerprint("compute_sdf"),
@@ -98,7 +98,7 @@ rule voxelize:
         GEOMETRY_ENV
     threads: 4
     resources:
-        mem_mb=4000,
+        mem_mb=worker_memory,
         runtime=240,
     params:
         fingerprint=fingerprint("voxelize/{resolution}"),
@@ -119,7 +119,7 @@ rule render_views:
         GEOMETRY_ENV
     threads: 4
     resources:
-        mem_mb=4000,
+        mem_mb=worker_memory,
         runtime=240,
     params:
         fingerprint=fingerprint("render_views"),

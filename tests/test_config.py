@@ -143,6 +143,9 @@ WRONG = {
     ),
     "stages.compute_sdf.of: 'boundary-0.5' is not one of volume, boundary-0.1, boundary-0.01; did you mean "
     "'boundary-0.1'?": stage("compute_sdf", of=["volume", "boundary-0.5"]),
+    "limits.memory_mb: the libraries themselves need 500 MB, so no shape could be made with less, received 150": {
+        "limits": {"memory_mb": 150}
+    },
     "limits.max_rejected: input should be less than or equal to 1, received 20": {"limits": {"max_rejected": 20}},
     "limits.seconds: input should be a finite number, received nan": {"limits": {"seconds": float("nan")}},
     "shards.categories: input should be a list, received {'chair': 3}": {"shards": {"categories": {"chair": 3}}},

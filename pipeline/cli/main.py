@@ -41,7 +41,15 @@ HELPERS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
+    """Run one command; gives the exit code."""
+    try:
+        return _main(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        return 130
+
+
+def _main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="isomill",
         description="Compare neural implicit shape models on your meshes. The workflow itself runs as "
@@ -74,7 +82,10 @@ def _add_receipt_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _to_the_end(module, arguments: argparse.Namespace) -> int:
-    """Run a helper; where its reader goes away, as in `isomill shape … | head`, it just ends."""
+    """Run a helper; where its reader goes away, as in `isomill shape … | head`, it just ends.
+
+    A disk that is full or may not be written to is told in words.
+    """
     try:
         code = module.run(arguments) or 0
         sys.stdout.flush()
@@ -82,6 +93,14 @@ def _to_the_end(module, arguments: argparse.Namespace) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as problem:
+        from pipeline.jobs.machine import explained
+
+        words = explained(problem)
+        if words is None:
+            raise
+        print(f"error: {words}", file=sys.stderr)
+        return 1
 
 
 def _module(name: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files, progress, receipts, runs
+from pipeline.jobs.machine import explained
 from pipeline.jobs.work import Limits, Work, read_work
 from pipeline.progress import LOG
 from pipeline.sources.errors import SourceError
@@ -62,9 +63,10 @@ def run_job(arguments: argparse.Namespace, body: Callable[[argparse.Namespace], 
     """Run a job's body with its log; foreseen failures end in one message, others in a traceback and what to do."""
     # Threads that wait by spinning make everything slow as soon as another process wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    progress.start_log(getattr(arguments, "log", None))
-    runs.watch_run()
+    progress.start_log(None)
     try:
+        progress.start_log(getattr(arguments, "log", None))
+        runs.watch_run()
         found = receipts.digests_of(arguments.receipt_from)
         body(arguments)
         _sign(arguments, found)
@@ -77,8 +79,13 @@ def run_job(arguments: argparse.Namespace, body: Callable[[argparse.Namespace], 
             return 1
         return end.code or 0
     except KeyboardInterrupt:
+        LOG.error("stopped by Ctrl-C; what was finished is kept, and the same command goes on from here")
         return 130
     except Exception as error:
+        words = explained(error) if isinstance(error, OSError) else None
+        if words:
+            LOG.error("error: %s", words)
+            return 1
         LOG.error("%s", traceback.format_exc())
         LOG.error(
             "error: unexpected %s: %s\nNothing that was finished is lost; the same command tries again. If it happens "

@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline import ledger
 from pipeline.jobs.arrays import read_tables
 from pipeline.jobs.context import open_context
+from pipeline.jobs.machine import memory_of_job
 from pipeline.jobs.run_shard import write_ledger
 
 ARGUMENTS = {"reference": "scale_to_off", "surface": "sample_surface", "volume": "sample_volume"}
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--members", type=Path, required=True, help="test shapes of the shard")
     parser.add_argument("--output", type=Path, required=True, help="ledger to write")
     parser.add_argument("--workers", type=int, default=1, help="worker processes")
+    parser.add_argument("--memory", type=float, help="MB that the job may use in all")
     parser.add_argument("--log", type=Path, help="log file")
 
 
@@ -37,4 +39,5 @@ def run(arguments: argparse.Namespace) -> None:
     paths = {name: sorted({path for _, path in tables[i].values()}) for name, i in arguments_read.items()}
     paths["predicted"] = [str(arguments.predicted)]
     label = f"evaluate_meshes {arguments.output.parent.name}/{arguments.output.stem}"
-    write_ledger(context, inputs, paths, arguments.output, arguments.workers, label, remake=True)
+    memory = memory_of_job(arguments.memory)
+    write_ledger(context, inputs, paths, arguments.output, arguments.workers, memory, label, remake=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -95,12 +97,24 @@ def _sides(values: Mapping[str, Any], *sides: Located) -> list[list[Any]]:
 
 def _map(arguments, label: str, function, rows: Located) -> dict[str, Any]:
     """The function's value of every accepted row, None of the others."""
-    progress, values = Progress(f"{label} of {arguments.experiment}", len(rows)), {}
-    with ProcessPoolExecutor(arguments.workers, get_context("forkserver")) as pool:
-        for name, value in zip(rows, pool.map(function, rows, rows.values(), chunksize=4), strict=True):
-            values[name] = value
-            progress.advance()
-    progress.close()
+    progress = Progress(f"{label} of {arguments.experiment}", len(rows))
+    values: dict[str, Any] = {}
+    # Ctrl-C reaches the workers as well, and the job answers it for all.
+    quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+    try:
+        with ProcessPoolExecutor(arguments.workers, get_context("forkserver"), **quiet) as pool:
+            answers = pool.map(function, rows, rows.values(), chunksize=4)
+            for name, value in zip(rows, answers, strict=True):
+                values[name] = value
+                progress.advance()
+    except BrokenProcessPool:
+        raise SystemExit(
+            f"a worker process was killed while it took the {label} of {arguments.experiment}; so does a machine that "
+            f"is out of memory. {arguments.workers} were at work: give the job fewer threads or more memory, and type "
+            f"the same command again."
+        ) from None
+    finally:
+        progress.close()
     return values
 
 

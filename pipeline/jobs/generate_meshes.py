@@ -15,6 +15,7 @@ from pipeline.fingerprint import key_of
 from pipeline.jobs.arrays import ShapeReader, Table, first_rejection, read_tables
 from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.gpu import take_gpus
+from pipeline.jobs.machine import memory_of_job
 from pipeline.jobs.memory import enough_memory, extraction_advice, out_of_memory
 from pipeline.jobs.run_shard import write_ledger
 from pipeline.jobs.shards import Stopped, StopRequest
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batched", action="store_true", help="many shapes together on the device")
     parser.add_argument("--output", type=Path, required=True, help="ledger to write")
     parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
+    parser.add_argument("--memory", type=float, help="MB that worker processes may use in all")
     parser.add_argument("--log", type=Path, help="log file")
 
 
@@ -54,7 +56,8 @@ def _run_alone(arguments, context: Context, tables: Mapping[str, Table], shapes:
     inputs = {s: {f"products:{i}": table[s] for i, table in tables.items()} for s in shapes}
     paths = {f"products:{i}": sorted({path for _, path in table.values()}) for i, table in tables.items()}
     label = f"generate_meshes {arguments.experiment}/{arguments.output.stem}"
-    write_ledger(context, inputs, paths, arguments.output, arguments.threads, label, remake=True)
+    memory = memory_of_job(arguments.memory)
+    write_ledger(context, inputs, paths, arguments.output, arguments.threads, memory, label, remake=True)
 
 
 def _run_batched(arguments, context: Context, tables: Mapping[str, Table], shapes: Sequence[str]) -> None:
@@ -93,7 +96,7 @@ class _Batches:
         return self._work.key(shape, {**self._weights, **digests})
 
     def stored(self, shape: str) -> Row | None:
-        return stored_row(self._work, shape, self.key(shape), self._context.store, self._context.limits)
+        return stored_row(self._work, shape, self.key(shape), self._context.store)
 
     def run(self, shapes: Sequence[str], missing: set[str]) -> Iterator[Row]:
         """Rows of the missing shapes; every batch that lacks one is computed whole."""

@@ -7,7 +7,18 @@ from contextlib import contextmanager
 from typing import Any
 
 # torch has a class of its own for a card's memory, and only a message for the host's and for the libraries on a card.
-TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "status_alloc_failed")
+# The other libraries say it in as many ways, and the loader of shared libraries in one of its own.
+TEXTS = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "status_alloc_failed",
+    "bad_alloc",
+    "failed to map segment",
+    "resource temporarily unavailable",
+    "can't start new thread",
+)
 
 
 def out_of_memory(problem: Exception) -> bool:

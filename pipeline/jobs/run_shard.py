@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline import files, ledger
 from pipeline.jobs.context import Context, open_context
+from pipeline.jobs.machine import Memory, memory_of_job
 from pipeline.jobs.shards import inputs_of, map_shapes
 from pipeline.progress import LOG
 
@@ -18,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", type=Path, required=True, help="ledger to write")
     parser.add_argument("--workers", type=int, default=1, help="worker processes")
+    parser.add_argument("--memory", type=float, help="MB that the job may use in all")
     parser.add_argument("--log", type=Path, help="log file")
 
 
@@ -30,15 +32,23 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         shapes = inputs_of(paths)
     label = f"{work.instance} {arguments.output.parent.name}/{arguments.output.stem}"
-    write_ledger(context, shapes, paths, arguments.output, arguments.workers, label, remake=True)
+    memory = memory_of_job(arguments.memory)
+    write_ledger(context, shapes, paths, arguments.output, arguments.workers, memory, label, remake=True)
 
 
 def write_ledger(
-    context: Context, shapes, paths: dict[str, list[str]], output: Path, workers: int, label: str, remake: bool
+    context: Context,
+    shapes,
+    paths: dict[str, list[str]],
+    output: Path,
+    workers: int,
+    memory: Memory,
+    label: str,
+    remake: bool,
 ) -> None:
     """Map the stage over `shapes` and write the ledger. remake: its files can be made again from `paths` alone."""
     work = context.work
-    rows = map_shapes(work, shapes, context.store, context.limits, workers, context.timings(output), label)
+    rows = map_shapes(work, shapes, context.store, context.limits, workers, context.timings(output), label, memory)
     header = {"stage": work.instance, "settings": work.file, "inputs": paths, "remake": remake}
     ledger.write(output, ledger.Ledger(header, rows))
     own = [row for row in rows.values() if row.stage == work.instance]

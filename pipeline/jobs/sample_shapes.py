@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
     weights = files.read_json(arguments.checkpoint)["digest"]
     names = [f"samples/{number:06d}" for number in range(arguments.first, arguments.first + arguments.count)]
     keys = {name: context.work.key(name, {"checkpoint": weights}) for name in names}
-    rows = {n: stored_row(context.work, n, keys[n], context.store, context.limits) for n in names}
+    rows = {n: stored_row(context.work, n, keys[n], context.store) for n in names}
     missing = [name for name in names if rows[name] is None]
     LOG.info("%s: %d new shapes, %d of them drawn already", arguments.experiment, len(names), len(names) - len(missing))
     if missing:

@@ -13,18 +13,21 @@ from typing import Any
 
 from pipeline import encoding, files, ledger, receipts, seeds
 from pipeline.fingerprint import code_digest, key_of, params_key
+from pipeline.jobs.memory import out_of_memory
 from pipeline.progress import LOG
 from pipeline.settings import Settings, canonical_json
 from pipeline.stages import STAGES
 from pipeline.store import DROPPED, Damaged, Entry, Store
 
 REJECTED = "rejected"
-LIMIT_MARK = "(limits: "  # in the reason of a shape that ran into a limit
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one shape may take. They decide whether a shape is tried again, never what comes out."""
+    """What one shape may take. They decide whether a shape is tried again, never what comes out.
+
+    seconds: of CPU time, and of a standstill. memory_mb: above what the loaded libraries take.
+    """
 
     seconds: float
     memory_mb: int
@@ -179,6 +182,8 @@ def make_row(work: Work, shape: str, key: str, values: Mapping[str, Any], store:
     except (MemoryError, ImportError, OSError):
         raise  # the machine's fault, not the shape's: it is no reason to set the shape aside
     except Exception as error:
+        if out_of_memory(error):
+            raise  # a library's own words for it
         LOG.error("%s %s: %s", work.instance, shape, traceback.format_exc())
         reason = f"unexpected {type(error).__name__}: {error} (a defect of Isomill; please report it with this shape)"
         return reject(work, shape, key, reason, store)
@@ -190,15 +195,18 @@ def accepted_row(shape: str, entry: Entry, figures: dict, status: str) -> ledger
     return ledger.Row(shape, status, entry.key, entry.file, entry.digest, entry.size, figures=figures)
 
 
-def reject(work: Work, shape: str, key: str, reason: str, store: Store, limits: Limits | None = None) -> ledger.Row:
-    """Write a rejection into the store, so that the shape is not tried again until code or settings change.
-
-    limits: given when the shape ran into one of them; a later run with wider ones tries again.
-    """
-    row = {"reason": reason, "limits": [limits.seconds, limits.memory_mb] if limits else None}
-    content = encoding.encode(_Json({"reason": reason}, row), "json")
+def reject(work: Work, shape: str, key: str, reason: str, store: Store) -> ledger.Row:
+    """Write a rejection into the store, so that the shape is not tried again until code or settings change."""
+    row = {"reason": reason}
+    content = encoding.encode(_Json(row, row), "json")
     store.put(work.stage, key, content, REJECTED)
     return ledger.Row(shape, REJECTED, key, reason=reason, stage=work.instance)
+
+
+def set_aside(work: Work, shape: str, key: str, reason: str, limit: Mapping[str, float]) -> ledger.Row:
+    """The row of a shape that ran into a limit, given with its value. The store keeps nothing of it: with another
+    limit, or another machine, there may be nothing to reject."""
+    return ledger.Row(shape, REJECTED, key, reason=reason, stage=work.instance, limit=dict(limit))
 
 
 @dataclass(frozen=True)
@@ -208,7 +216,7 @@ class _Json:
     status: str = REJECTED
 
 
-def stored_row(work: Work, shape: str, key: str, store: Store, limits: Limits) -> ledger.Row | None:
+def stored_row(work: Work, shape: str, key: str, store: Store) -> ledger.Row | None:
     """The row of a shape whose product, or rejection, is in the store; None if it must be made."""
     entry = store.have(work.stage, key)
     if entry is None:
@@ -223,8 +231,8 @@ def stored_row(work: Work, shape: str, key: str, store: Store, limits: Limits) -
         return None
     if entry.extension == REJECTED:
         figures, _ = encoding.figures_of(content, "json")
-        reached = figures["limits"]
-        if reached and (limits.seconds > reached[0] or limits.memory_mb > reached[1]):
+        if figures.get("limits"):
+            # Written by a version that kept what the machine did to a shape as if it were the shape's own.
             store.discard(entry)
             return None
         return ledger.Row(shape, REJECTED, key, reason=figures["reason"], stage=work.instance)

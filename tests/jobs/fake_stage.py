@@ -10,8 +10,11 @@ class FakeSettings(Settings):
 
 
 import ctypes
+import errno
 import os
+import signal
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +25,9 @@ def fake(mesh: dict, settings: FakeSettings, rng: np.random.Generator) -> Produc
     behaviour = mesh["behaviour"]
     if behaviour == "sleeps":
         time.sleep(1000)
+    if behaviour == "spins":
+        while True:
+            pass
     if behaviour == "naps":
         time.sleep(0.4)
     if behaviour == "crashes":
@@ -34,9 +40,38 @@ def fake(mesh: dict, settings: FakeSettings, rng: np.random.Generator) -> Produc
         raise Rejected("it has no surface")
     if behaviour == "errs":
         raise ValueError("a wrong turn")
-    if behaviour == "dies once" and not os.path.exists(mesh["mark"]):
-        open(mesh["mark"], "w").close()
-        os.kill(os.getpid(), 9)
+    if behaviour == "finds the disk full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if behaviour == "is killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "dies once" and first_time(mesh):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "is stopped" and first_time(mesh):
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if behaviour == "ends who starts workers" and first_time(mesh):
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(1000)
+    if behaviour == "fills":
+        np.empty(mesh["bytes"], np.uint8)
+    if behaviour == "aborts for want of memory" and not fits(mesh["bytes"]):
+        os.abort()
     return Product(
         {"number": settings.factor * mesh["number"], "drawn": float(rng.random())}, {"number": mesh["number"]}
     )
+
+
+def first_time(mesh: dict) -> bool:
+    """Leaves the number of this process behind, so that the next try knows."""
+    mark = Path(mesh["mark"])
+    if mark.exists():
+        return False
+    mark.write_text(str(os.getpid()))
+    return True
+
+
+def fits(size: int) -> bool:
+    try:
+        np.empty(size, np.uint8)
+    except MemoryError:
+        return False
+    return True

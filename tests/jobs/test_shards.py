@@ -1,20 +1,25 @@
 """One shape's misfortune is its own; what is finished stays finished."""
 
 import dataclasses
+import errno
 import os
 import signal
-import threading
 from pathlib import Path
 
 import pytest
 
 from pipeline import encoding, files
+from pipeline.arrays import Product
+from pipeline.jobs import workers
+from pipeline.jobs.machine import Memory
 from pipeline.jobs.shards import Stopped, map_shapes
 from pipeline.jobs.work import Limits, Work, read_value
 from pipeline.ledger import Ledger, Row, write
+from pipeline.progress import LOG
 from pipeline.store import Damaged, Store
 
 LIMITS = Limits(seconds=20.0, memory_mb=1500)
+AMPLE = Memory(8000, "all there is")
 WORK = Work(
     instance="fake_stage",
     fingerprint="f" * 40,
@@ -34,6 +39,7 @@ WORK = Work(
 @pytest.fixture
 def shard(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(LOG, "propagate", True)
     before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)}
     yield Shard(tmp_path)
     for number, handler in before.items():
@@ -56,16 +62,25 @@ class Shard:
         write(Path("raw.jsonl"), Ledger({"stage": "raw", "settings": "settings/raw.json"}, rows))
         return {shape: {"mesh": (row, "raw.jsonl")} for shape, row in rows.items()}
 
-    def run(self, shapes: dict, work: Work = WORK, limits: Limits = LIMITS, workers: int = 2) -> dict[str, Row]:
-        return map_shapes(work, shapes, self.store, limits, workers, self.timings, "fake")
+    def run(
+        self,
+        shapes: dict,
+        work: Work = WORK,
+        limits: Limits = LIMITS,
+        workers: int = 2,
+        memory: Memory = AMPLE,
+    ) -> dict[str, Row]:
+        return map_shapes(work, shapes, self.store, limits, workers, self.timings, "fake", memory)
+
+    def rejections(self) -> int:
+        """Those that the store keeps."""
+        return sum(entry.extension == "rejected" for entry in self.store.list("fake_stage"))
 
     def computed(self) -> list[str]:
         return [row["shape"] for row in files.read_journal(self.timings)] if self.timings.exists() else []
 
 
 def _json(value):
-    from pipeline.arrays import Product
-
     return Product(value)
 
 
@@ -80,17 +95,103 @@ def test_every_misfortune_costs_its_own_shape_only(shard):
     assert reasons["errs"].startswith("unexpected ValueError: a wrong turn")
     assert "limit of 1500 MB" in reasons["hoards"]
     assert all(row.stage == "fake_stage" for row in rows.values() if not row.accepted)
+    assert {shape: row.limit for shape, row in rows.items() if row.limit} == {"c/5hoards": {"memory_mb": 1500}}
+    assert shard.rejections() == 4
 
 
-def test_a_shape_that_never_ends_is_stopped_at_its_limit(shard):
-    rows = shard.run(shard.shapes({"c/a": "sleeps", "c/b": "works"}), limits=Limits(2.0, 1500))
-    assert "longer than the limit of 2 s" in rows["c/a"].reason
+@pytest.mark.parametrize(
+    ("behaviour", "how"), [("spins", "0.5 s of CPU time"), ("sleeps", "0.5 s without using CPU time")]
+)
+def test_a_shape_that_never_ends_is_stopped_at_its_limit(shard, behaviour, how):
+    rows = shard.run(shard.shapes({"c/a": behaviour, "c/b": "works"}), limits=Limits(0.5, 1500))
+    assert rows["c/a"].reason == f"took longer than the limit of {how} (limits.seconds)"
+    assert rows["c/a"].limit == {"seconds": 0.5}
     assert rows["c/b"].accepted
+    assert shard.rejections() == 0
 
 
-def test_a_worker_killed_from_outside_does_not_reject_its_shape(shard, tmp_path):
-    rows = shard.run(shard.shapes({"c/a": "dies once", "c/b": "works"}, mark=str(tmp_path / "mark")))
+def test_what_a_limit_rejects_is_tried_again_and_nothing_else(shard):
+    shapes = shard.shapes({"c/a": "spins", "c/b": "rejects"})
+    first = shard.run(shapes, limits=Limits(0.5, 1500))
+    shapes_b = {"c/b": shapes["c/b"]}
+    assert shard.run(shapes, limits=Limits(0.5, 1500)) == first
+    assert shard.run(shapes_b) == {"c/b": first["c/b"]}
+    assert sorted(shard.computed()) == ["c/a", "c/a", "c/b"]
+
+
+def test_a_rejection_for_a_limit_in_an_older_store_is_none(shard):
+    shapes = shard.shapes({"c/a": "works"})
+    key = shard.run(shapes)["c/a"].key
+    (entry,) = shard.store.list("fake_stage")
+    shard.store.discard(entry)
+    old = Product({"reason": "took too long"}, {"reason": "took too long", "limits": [180.0, 4000]}, "rejected")
+    shard.store.put("fake_stage", key, encoding.encode(old, "json"), "rejected")
+    assert shard.run(shapes)["c/a"].accepted
+    assert shard.rejections() == 0
+
+
+@pytest.mark.parametrize("behaviour", ["dies once", "ends who starts workers"])
+def test_a_worker_killed_from_outside_does_not_reject_its_shape(shard, tmp_path, behaviour):
+    rows = shard.run(shard.shapes({"c/a": behaviour, "c/b": "works"}, mark=str(tmp_path / "mark")))
     assert all(row.accepted for row in rows.values())
+
+
+def test_a_shape_whose_worker_is_always_killed_fails_the_job_in_words_and_the_others_are_kept(shard):
+    shapes = shard.shapes({"c/a": "is killed", "c/b": "works", "c/c": "works", "c/d": "rejects"})
+    with pytest.raises(SystemExit) as end:
+        shard.run(shapes, workers=2)
+    words = str(end.value)
+    assert words.startswith("c/a: its worker was killed from outside (SIGKILL) when it held ")
+    assert "limits.memory_mb = 1500" in words and "This job has 8,000 MB, all there is." in words
+    assert "3 shapes are done and kept" in words
+    assert sorted(shard.computed()) == ["c/b", "c/c", "c/d"]
+    assert not shard.store.have("fake_stage", WORK.key("c/a", {"mesh": shapes["c/a"]["mesh"][0].digest}))
+
+
+def test_memory_that_the_machine_has_not_got_fails_the_job_and_rejects_nothing(shard):
+    shapes = shard.shapes({"c/a": "hoards", "c/b": "works"})
+    with pytest.raises(SystemExit, match=r"c/a: needs more memory than the machine gave it, below limits\.memory_mb"):
+        shard.run(shapes, memory=Memory(600, "a small machine"))
+    assert shard.computed() == ["c/b"] and shard.rejections() == 0
+
+
+def test_a_shape_that_is_too_large_beside_others_has_its_whole_limit_alone(shard, caplog):
+    shapes = shard.shapes({"c/a": "fills", "c/b": "works"}, bytes=2500 * 2**20)
+    with caplog.at_level("WARNING", "isomill"):
+        rows = shard.run(shapes, limits=Limits(20.0, 4000), memory=Memory(4000, "all there is"))
+    assert all(row.accepted for row in rows.values())
+    assert "c/a: needs more than the limit" in caplog.text
+
+
+@pytest.mark.parametrize(("memory", "accepted"), [(8000, True), (1000, False)])
+def test_a_crash_for_want_of_memory_is_no_property_of_the_shape(shard, memory, accepted):
+    shapes = shard.shapes({"c/a": "aborts for want of memory"}, bytes=1500 * 2**20)
+    row = shard.run(shapes, limits=Limits(20.0, 1000), memory=Memory(memory, "all there is"))["c/a"]
+    assert row.accepted == accepted
+    assert row.limit == ({} if accepted else {"memory_mb": 1000})
+    assert shard.rejections() == 0
+
+
+def test_neither_a_stopped_worker_nor_a_clock_that_jumps_rejects_a_shape(shard, tmp_path, monkeypatch):
+    """Every look at the clock finds it a thousand seconds on; after ten looks the worker may go on."""
+    mark, looks, real = tmp_path / "mark", [], workers.monotonic
+
+    def jumping() -> float:
+        looks.append(mark.exists())
+        if sum(looks) == 10:
+            os.kill(int(mark.read_text()), signal.SIGCONT)
+        return real() + 1000.0 * len(looks)
+
+    monkeypatch.setattr(workers, "monotonic", jumping)
+    rows = shard.run(shard.shapes({"c/a": "is stopped"}, mark=str(mark)), limits=Limits(3.0, 1500))
+    assert rows["c/a"].accepted and shard.computed() == ["c/a"]
+
+
+def test_a_full_disk_in_a_worker_ends_the_job_with_the_error_itself(shard):
+    with pytest.raises(OSError, match="No space left") as end:
+        shard.run(shard.shapes({"c/a": "finds the disk full"}))
+    assert end.value.errno == errno.ENOSPC
+    assert shard.rejections() == 0
 
 
 def test_a_second_run_computes_nothing_and_gives_the_same_rows(shard):
@@ -99,15 +200,6 @@ def test_a_second_run_computes_nothing_and_gives_the_same_rows(shard):
     assert sorted(shard.computed()) == ["c/a", "c/b", "c/c"]
     assert shard.run(shapes) == first
     assert len(shard.computed()) == 3
-
-
-def test_a_wider_limit_tries_again_what_a_limit_rejected_and_nothing_else(shard):
-    shapes = shard.shapes({"c/a": "sleeps", "c/b": "rejects"})
-    shard.run(shapes, limits=Limits(1.0, 1500))
-    shard.run(shapes, limits=Limits(1.0, 1500))
-    assert sorted(shard.computed()) == ["c/a", "c/b"]
-    shard.run(shapes, limits=Limits(1.5, 1500))
-    assert sorted(shard.computed()) == ["c/a", "c/a", "c/b"]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -139,15 +231,20 @@ def test_a_rejected_input_is_passed_on_with_its_first_reason(shard):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_a_signal_finishes_the_shapes_in_flight_and_the_next_run_the_rest(shard, number):
-    shapes = shard.shapes(dict.fromkeys([f"c/{i:02d}" for i in range(20)], "naps"))
-    threading.Timer(2.5, os.kill, (os.getpid(), number)).start()
-    with pytest.raises(Stopped) as stopped:
+def test_a_signal_finishes_the_shapes_in_flight_and_the_next_run_the_rest(shard, number, monkeypatch):
+    shapes = shard.shapes(dict.fromkeys([f"c/{i}" for i in range(8)], "naps"))
+    append = files.append_line
+
+    def signalling(path: Path, value: dict) -> None:
+        append(path, value)
+        os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped) as stopped:
+        patch.setattr(files, "append_line", signalling)
         shard.run(shapes)
     assert stopped.value.code == 128 + number
-    done = len(shard.computed())
-    assert 0 < done < 20
-    assert len(shard.run(shapes)) == 20
+    assert 0 < len(shard.computed()) <= 4
+    assert len(shard.run(shapes)) == 8
     assert sorted(shard.computed()) == sorted(shapes)
 
 
