@@ -124,7 +124,8 @@ def named_by(path: Path) -> list[str] | None:
     """Files of the store that one ledger or checkpoint names; None where it cannot be read."""
     try:
         if path.suffix == ".json":
-            return [read_json(path)["file"]]
+            facts = read_json(path)
+            return [facts["file"], *([facts["history_file"]] if facts.get("history_file") else [])]
         return [row.file for row in ledger.read(path).rows.values() if row.accepted]
     except (ValueError, KeyError, TypeError):
         return None
