@@ -43,7 +43,7 @@ def enough_memory(what: str, advice: str) -> Iterator[None]:
             raise SystemExit(f"{what} does not fit into memory: {problem}\n{advice}") from None
         if card_failed(problem):
             raise SystemExit(
-                f"the graphics card failed: {problem}\nNothing that was finished is lost, and no shape is blamed for it. "
+                f"the graphics card failed: {problem}\nNothing that was finished is lost, and no shape is blamed. "
                 f"The same command tries again; runtime.device: cpu does without the card."
             ) from None
         raise
