@@ -42,6 +42,9 @@ class History:
         return stream.getvalue()
 
 
+NO_HISTORY = History()
+
+
 def keep_history(store: Store, key: str, result: Any) -> None:
     """Put the course of a training (`TrainResult`) under the key of its weights, and before them."""
     value = {"rows": result.history, "notes": list(result.notes), "validation": result.validation}

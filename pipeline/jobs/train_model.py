@@ -22,7 +22,7 @@ from pipeline.fingerprint import key_of
 from pipeline.jobs.arrays import ShapeReader, first_rejection, read_tables
 from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.gpu import take_gpus
-from pipeline.jobs.history import History, keep_history, kept_history, validation_note
+from pipeline.jobs.history import NO_HISTORY, History, keep_history, kept_history, validation_note
 from pipeline.jobs.layout import claim_of
 from pipeline.jobs.memory import enough_memory
 from pipeline.jobs.shards import Stopped
@@ -308,7 +308,12 @@ class _reporter:
 
 
 def write_checkpoint(
-    output: Path, entry: Entry, content: bytes, experiment: str, history: History, notes: tuple[str, ...] = ()
+    output: Path,
+    entry: Entry,
+    content: bytes,
+    experiment: str,
+    history: History = NO_HISTORY,
+    notes: tuple[str, ...] = (),
 ) -> None:
     """The declared outputs; checkpoint.json, which says all is there, comes last.
 
