@@ -27,6 +27,7 @@ from pipeline.jobs.layout import claim_of
 from pipeline.jobs.memory import enough_memory
 from pipeline.jobs.shards import Stopped
 from pipeline.jobs.trained import load_trained, runtime_of
+from pipeline.models import registry
 from pipeline.progress import LOG, Progress
 from pipeline.sources.catalogue import read_catalogue
 from pipeline.store import Damaged, Entry
@@ -105,6 +106,9 @@ def _run(arguments: argparse.Namespace, context: Context, may_save: Callable[[],
 
 def _validated_with(names: list[str], work) -> list[str]:
     """The held-out shapes that are used: others may come and go, and nothing is trained again."""
+    method, model = work.settings["method"], work.settings["model"]
+    if not registry.declaration(method, registry.head(method).ModelSettings(**model)).validates:
+        return []
     chosen = even_subset(names, work.settings["training"]["validation_shapes"], _seed(work))
     return [names[place] for place in chosen]
 
