@@ -132,7 +132,7 @@ def test_answers_that_another_machine_works_on_are_left_alone(own_process, stage
     study = study_of()
     claim = study.results / stage / ".owner-0.json"
     files.write_json(claim, {"host": "another-machine", "pid": 4711, "start": "1"})
-    with pytest.raises(SystemExit, match="process 4711 of another-machine works on the .* of balls, shard 0,"):
+    with pytest.raises(SystemExit, match=r"process 4711 of another-machine works on the .* of balls, shard 0,"):
         run(study, stage)
     assert list(claim.parent.iterdir()) == [claim]
 
