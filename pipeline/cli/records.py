@@ -38,7 +38,9 @@ def named_by(path: Path) -> list[str] | None:
         if path.suffix == ".jsonl":
             return [row.file for row in ledger.read(path).rows.values() if row.accepted]
         value = files.read_json(path)
-        return list(value["descriptors"]) if "descriptors" in value else [value["file"]]
+        if "descriptors" in value:
+            return list(value["descriptors"])
+        return [value["file"], *filter(None, [value.get("history_file")])]
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -54,9 +54,10 @@ def open_store(settings: Mapping[str, Any]) -> Store:
 
 def _sign(arguments: argparse.Namespace, found: Mapping[str, str]) -> None:
     """Write the receipt of a job that ended well. found: digests of its inputs when it began."""
-    if arguments.receipt_of:
+    outputs = getattr(arguments, "receipt_of", ())  # a job started by hand may leave none
+    if outputs:
         settings: Path = arguments.settings
-        receipts.write(settings.parent.parent, settings.stem, found, arguments.receipt_of)
+        receipts.write(settings.parent.parent, settings.stem, found, outputs)
 
 
 def run_job(arguments: argparse.Namespace, body: Callable[[argparse.Namespace], None]) -> int:
@@ -67,7 +68,7 @@ def run_job(arguments: argparse.Namespace, body: Callable[[argparse.Namespace], 
     try:
         progress.start_log(getattr(arguments, "log", None))
         runs.watch_run()
-        found = receipts.digests_of(arguments.receipt_from)
+        found = receipts.digests_of(getattr(arguments, "receipt_from", ()))
         body(arguments)
         _sign(arguments, found)
     except (Damaged, SourceError, files.DamagedRecord) as problem:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline import files, seeds
+from pipeline import claims, files, seeds
 from pipeline.fingerprint import key_of
 from pipeline.jobs.arrays import ShapeReader, Table, first_rejection, read_tables
 from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.generate_meshes import observe
 from pipeline.jobs.gpu import take_gpus
+from pipeline.jobs.layout import claim_of
 from pipeline.jobs.memory import enough_memory
 from pipeline.jobs.shards import StopRequest
 from pipeline.jobs.trained import load_trained, on_device, runtime_of
@@ -43,16 +44,24 @@ def run(arguments: argparse.Namespace) -> None:
     tables = read_tables(context.results, context.work.reads or (context.runtime["reference"],), shards)
     shapes = [m["shape"] for m in members if first_rejection(tables, m["shape"]) is None]
     tables = {instance: tables[instance] for instance in context.work.reads}
-    keepers = _keepers(arguments, context, tables, shapes)
-    names, codes = _codes(arguments, context, ShapeReader(tables, shapes, context.store), shapes, keepers)
-    which = context.work.settings["extraction"]["checkpoint"]
-    files.write_atomic(arguments.output, codes_file(names, codes, which))
-    for keeper in keepers:
-        keeper.forget()
+    what = f"the codes of {arguments.experiment}, shard {arguments.output.stem},"
+    with claims.held(claim_of(arguments.output), what) as claim:
+        keepers = _keepers(arguments, context, tables, shapes, claim.check)
+        names, codes = _codes(arguments, context, ShapeReader(tables, shapes, context.store), shapes, keepers)
+        which = context.work.settings["extraction"]["checkpoint"]
+        claim.check()
+        files.write_atomic(arguments.output, codes_file(names, codes, which))
+        for keeper in keepers:
+            keeper.forget()
 
 
-def _keepers(arguments, context: Context, tables: Mapping[str, Table], shapes: Sequence[str]) -> list[FileKeeper]:
-    """One for each batch: the state of its optimisation, named by its shapes, their inputs, weights and settings."""
+def _keepers(
+    arguments, context: Context, tables: Mapping[str, Table], shapes: Sequence[str], may_write: Callable[[], None]
+) -> list[FileKeeper]:
+    """One for each batch: the state of its optimisation, named by its shapes, their inputs, weights and settings.
+
+    may_write: called before a state is kept, and raises where another job has taken the work over.
+    """
     from pipeline.jobs.keeper import FileKeeper
 
     minutes = runtime_of(context, arguments.experiment, arguments.threads).checkpoint_minutes
@@ -61,7 +70,8 @@ def _keepers(arguments, context: Context, tables: Mapping[str, Table], shapes: S
     for start in range(0, len(shapes), size):
         inputs = [[shape, *(t[shape][0].digest for t in tables.values())] for shape in shapes[start : start + size]]
         name = key_of("encode_shapes", context.work.fingerprint, weights, inputs)
-        keepers.append(FileKeeper(arguments.output.parent / "state" / f"{name}.safetensors", minutes, stop))
+        path = arguments.output.parent / "state" / f"{name}.safetensors"
+        keepers.append(FileKeeper(path, minutes, stop, may_write))
     return keepers
 
 

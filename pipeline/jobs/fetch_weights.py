@@ -11,12 +11,14 @@ from urllib.parse import urlsplit
 from pipeline.fingerprint import key_of
 from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.download_source import Bar
+from pipeline.jobs.history import History
 from pipeline.jobs.train_model import write_checkpoint
 from pipeline.progress import LOG
 from pipeline.sources.download import DownloadSettings, fetch, local_path
 from pipeline.sources.errors import DownloadError
 
 STAGE = "fetch_weights"
+NOTE = "its weights were trained elsewhere; nothing was trained here"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     path, digest = _file(context, arguments.experiment)
     content = _converted(context.work.settings, path)
     entry = context.store.put(STAGE, key_of("weights", context.work.fingerprint, digest), content, "safetensors")
-    write_checkpoint(arguments.output, entry, content, arguments.experiment)
+    write_checkpoint(arguments.output, entry, content, arguments.experiment, History(notes=(NOTE,)))
 
 
 def _file(context: Context, experiment: str) -> tuple[Path, str]:

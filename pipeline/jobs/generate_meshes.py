@@ -6,17 +6,18 @@ import argparse
 import resource
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import encoding, files, ledger, seeds
+from pipeline import claims, encoding, files, ledger, seeds
 from pipeline.fingerprint import key_of
 from pipeline.jobs.arrays import ShapeReader, Table, first_rejection, read_tables
 from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.gpu import take_gpus
+from pipeline.jobs.layout import claim_of
 from pipeline.jobs.machine import memory_of_job
-from pipeline.jobs.memory import enough_memory, extraction_advice, out_of_memory
+from pipeline.jobs.memory import card_failed, enough_memory, extraction_advice, out_of_memory
 from pipeline.jobs.run_shard import write_ledger
 from pipeline.jobs.shards import Stopped, StopRequest
 from pipeline.jobs.trained import load_trained, on_device, runtime_of
@@ -74,7 +75,9 @@ def _run_batched(arguments, context: Context, tables: Mapping[str, Table], shape
             rows[shape] = row
     LOG.info("%s: %d test shapes, %d of them settled already", arguments.experiment, len(shapes), len(rows))
     if missing:
-        rows.update((row.shape, row) for row in batches.run(shapes, set(missing)))
+        what = f"the meshes of {arguments.experiment}, shard {arguments.output.stem},"
+        with claims.held(claim_of(arguments.output), what) as claim:
+            rows.update((row.shape, row) for row in batches.run(shapes, set(missing), claim.check))
     header = {"stage": context.work.instance, "settings": context.work.file, "inputs": {}, "remake": False}
     ledger.write(arguments.output, ledger.Ledger(header, rows))
     failed = ledger.count_reasons([row for row in rows.values() if row.stage == context.work.instance])
@@ -98,8 +101,11 @@ class _Batches:
     def stored(self, shape: str) -> Row | None:
         return stored_row(self._work, shape, self.key(shape), self._context.store)
 
-    def run(self, shapes: Sequence[str], missing: set[str]) -> Iterator[Row]:
-        """Rows of the missing shapes; every batch that lacks one is computed whole."""
+    def run(self, shapes: Sequence[str], missing: set[str], may_write: Callable[[], None]) -> Iterator[Row]:
+        """Rows of the missing shapes; every batch that lacks one is computed whole.
+
+        may_write: called before a state is kept, and raises where another job has taken the work over.
+        """
         take_gpus()
         import torch
 
@@ -115,7 +121,7 @@ class _Batches:
             if missing.isdisjoint(batch):
                 continue
             begun = time.perf_counter()
-            model.keeper = self._keeper(batch, stop)
+            model.keeper = self._keeper(batch, stop, may_write)
             with enough_memory("a batch of test shapes", extraction_advice(settings.extraction)):
                 outcomes = self._reconstruct(model, batch, settings)
             rows = [self._keep(shape, outcomes[shape]) for shape in batch if shape in missing]
@@ -139,13 +145,13 @@ class _Batches:
     def _runtime(self):
         return runtime_of(self._context, self._arguments.experiment, self._arguments.threads)
 
-    def _keeper(self, batch: Sequence[str], stop: StopRequest):
+    def _keeper(self, batch: Sequence[str], stop: StopRequest, may_write: Callable[[], None]):
         """Keeps the optimisation of these very shapes, inputs and settings."""
         from pipeline.jobs.keeper import FileKeeper
 
         name = key_of("encode", [self.key(shape) for shape in batch])
         path = self._arguments.output.parent / "state" / f"{name}.safetensors"
-        return FileKeeper(path, self._runtime().checkpoint_minutes, stop)
+        return FileKeeper(path, self._runtime().checkpoint_minutes, stop, may_write)
 
     def _reconstruct(self, model, batch: Sequence[str], settings) -> dict[str, Any]:
         """Shape → the product or Rejected of every shape of a batch."""
@@ -202,7 +208,7 @@ def _reconstructed(model, observations: Sequence, streams: Sequence[int], settin
     except (MemoryError, ImportError, OSError, Stopped):
         raise
     except Exception as error:
-        if out_of_memory(error):
+        if out_of_memory(error) or card_failed(error):
             raise  # shapes one by one would fit, but their numbers are those of the whole batch
         if len(shapes) == 1:
             LOG.error("%s: %s", shapes[0], traceback.format_exc())

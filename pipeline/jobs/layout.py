@@ -1,4 +1,4 @@
-"""Where the files of a finished study lie, as the report and the provenance read them."""
+"""Where the files of a study lie, as jobs, the report and the provenance need them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from typing import Any
 
 from pipeline import files, ledger
 from pipeline.ledger import Row
+
+
+def claim_of(output: Path) -> Path:
+    """Where it stands which job makes an output at present (`pipeline.claims`)."""
+    return output.with_name(f".owner-{output.stem}.json")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Memory that runs out, on a card or the host, told in one message with the settings that take less of it."""
+"""What the machine lacks, told in one message: memory of a card or the host, or a card that fails."""
 
 from __future__ import annotations
 
@@ -21,19 +21,43 @@ TEXTS = (
 )
 
 
+# What torch reports of a card and its libraries begins so; none of it says anything about a shape.
+CARD_TEXTS = (
+    "cuda error",
+    "cudnn error",
+    "cudnn_status",
+    "cublas_status",
+    "cusolver error",
+    "cufft error",
+    "nccl error",
+)
+
+
 def out_of_memory(problem: Exception) -> bool:
     return isinstance(problem, MemoryError) or any(text in str(problem).lower() for text in TEXTS)
 
 
+def card_failed(problem: Exception) -> bool:
+    return isinstance(problem, RuntimeError) and any(text in str(problem).lower() for text in CARD_TEXTS)
+
+
 @contextmanager
 def enough_memory(what: str, advice: str) -> Iterator[None]:
-    """Ends the job with a message where memory runs out inside. what: needs the memory. advice: how it needs less."""
+    """Ends the job with a message where memory runs out inside, or a card fails.
+
+    what: needs the memory. advice: how it needs less.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as problem:
-        if not out_of_memory(problem):
-            raise
-        raise SystemExit(f"{what} does not fit into memory: {problem}\n{advice}") from None
+        if out_of_memory(problem):
+            raise SystemExit(f"{what} does not fit into memory: {problem}\n{advice}") from None
+        if card_failed(problem):
+            raise SystemExit(
+                f"the graphics card failed: {problem}\nNothing that was finished is lost, and no shape is blamed. "
+                f"The same command tries again; runtime.device: cpu does without the card."
+            ) from None
+        raise
 
 
 def extraction_advice(extraction: Mapping[str, Any]) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
+import os
 import resource
+import shutil
 import signal
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,19 +17,24 @@ from typing import Any
 
 import psutil
 
-from pipeline import encoding, files, seeds
+from pipeline import claims, encoding, files, seeds
 from pipeline.fingerprint import key_of
 from pipeline.jobs.arrays import ShapeReader, first_rejection, read_tables
 from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.gpu import take_gpus
+from pipeline.jobs.history import NO_HISTORY, History, keep_history, kept_history, validation_note
+from pipeline.jobs.layout import claim_of
 from pipeline.jobs.memory import enough_memory
 from pipeline.jobs.shards import Stopped
 from pipeline.jobs.trained import load_trained, runtime_of
+from pipeline.models import registry
 from pipeline.progress import LOG, Progress
 from pipeline.sources.catalogue import read_catalogue
 from pipeline.store import Damaged, Entry
+from pipeline.training.held_out import even_subset
 
 STAGE = "train_model"
+ARRAYS = ".arrays-"  # beginning of the names of folders with arrays that memory may not hold
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,12 +49,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     context = open_context(arguments.settings)
+    with _owned(arguments) as may_save:
+        _run(arguments, context, may_save)
+
+
+@contextmanager
+def _owned(arguments: argparse.Namespace) -> Iterator[Callable[[], None]]:
+    """No other job works on the experiment meanwhile; gives what is to be called before anything of it is written."""
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        yield lambda: None  # one of the processes that the owner started to share its steps
+        return
+    folder = arguments.output.parent
+    with claims.held(claim_of(arguments.output), f"the training of {arguments.experiment}") as claim:
+        sweep_leftovers(folder)
+        yield claim.check
+
+
+def sweep_leftovers(folder: Path) -> None:
+    """Remove what killed trainings of an experiment left in its folder; only its owner may."""
+    for path in (*folder.glob(f"{ARRAYS}*"), *folder.glob("state/*/.tmp-*")):
+        LOG.info("%s was left by a training that was killed; it is removed", path)
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _run(arguments: argparse.Namespace, context: Context, may_save: Callable[[], None]) -> None:
     work = context.work
     splits = _splits(arguments.catalogue)
     tables = read_tables(context.results, work.reads, _shards(arguments.catalogue))
     usable = {s: [n for n in names if first_rejection(tables, n) is None] for s, names in splits.items()}
     if not usable["train"]:
         _require_training_shapes(arguments.experiment, splits["train"], work)
+    held_out, usable["val"] = len(usable["val"]), _validated_with(usable["val"], work)
     digests = {
         split: [[shape, [tables[i][shape][0].digest for i in work.reads]] for shape in usable[split]]
         for split in ("train", "val")
@@ -61,21 +91,38 @@ def run(arguments: argparse.Namespace) -> None:
     content = _stored(context, entry)
     if content is None:
         start = time.perf_counter()
-        content = _train(arguments, context, tables, usable, digests)
+        result, content = _train(arguments, context, tables, usable, digests, may_save)
+        # The weights come last: where they are, all of a finished training is.
+        keep_history(context.store, key, result)
         entry = context.store.put(STAGE, key, content, "safetensors")
-        _note_cost(context.timings(arguments.output), arguments.experiment, time.perf_counter() - start, content)
+        _note_cost(context.timings(arguments.output), arguments.experiment, time.perf_counter() - start, result)
     else:
         LOG.info("%s: the finished checkpoint of this training is in the store; nothing to train", arguments.experiment)
-    write_checkpoint(arguments.output, entry, content, arguments.experiment)
+    history = kept_history(context.store, key)
+    may_save()
+    notes = validation_note(history.validation, held_out)
+    write_checkpoint(arguments.output, entry, content, arguments.experiment, history, notes)
 
 
-def _note_cost(timings: Path, experiment: str, seconds: float, content: bytes) -> None:
-    steps, peak = (
-        encoding.tensor_description(content)["steps_made"],
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    )
-    cost = {"seconds": round(seconds, 3), "peak_mb": round(peak, 1), "steps": steps}
-    files.append_line(timings, {"shape": experiment, "status": "ok", **cost})
+def _validated_with(names: list[str], work) -> list[str]:
+    """The held-out shapes that are used: others may come and go, and nothing is trained again."""
+    method, model = work.settings["method"], work.settings["model"]
+    if not registry.declaration(method, registry.head(method).ModelSettings(**model)).validates:
+        return []
+    chosen = even_subset(names, work.settings["training"]["validation_shapes"], _seed(work))
+    return [names[place] for place in chosen]
+
+
+def _seed(work) -> int:
+    return seeds.torch_seed(work.seed, STAGE)
+
+
+def _note_cost(timings: Path, experiment: str, seconds: float, result) -> None:
+    """What this job spent, and how it went: nothing that belongs to the result."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    cost = {"seconds": round(seconds, 3), "peak_mb": round(peak, 1), "steps": result.steps_made}
+    incidents = {"incidents": list(result.incidents)} if result.incidents else {}
+    files.append_line(timings, {"shape": experiment, "status": "ok", **cost, **incidents})
 
 
 def _splits(catalogue: Path) -> dict[str, list[str]]:
@@ -110,32 +157,33 @@ def _stored(context: Context, entry: Entry | None) -> bytes | None:
         return None
 
 
-def _train(arguments, context: Context, tables, usable, digests) -> bytes:
+def _train(arguments, context: Context, tables, usable, digests, may_save: Callable[[], None]):
+    """The result of the training and the bytes of its checkpoint."""
     from pipeline.training import loop
 
     training = loop.TrainingSettings(**context.work.settings["training"])
     with _explained(loop, training):
-        return _trained(arguments, context, tables, usable, digests, training)
+        return _trained(arguments, context, tables, usable, digests, training, may_save)
 
 
-def _trained(arguments, context: Context, tables, usable, digests, training) -> bytes:
+def _trained(arguments, context: Context, tables, usable, digests, training, may_save: Callable[[], None]):
     from pipeline.training import checkpoint, loop
     from pipeline.training.data import ResidentData, Spill
 
     work, settings = context.work, context.work.settings
     runtime = runtime_of(context, arguments.experiment, arguments.threads)
     take_gpus(runtime.devices)
-    device, seed = loop.device_of(runtime), seeds.torch_seed(work.seed, STAGE)
+    device, seed = loop.device_of(runtime), _seed(work)
     # On its device, since what is kept of a shape may be computed by a frozen network.
     model = _initial(arguments, context, len(usable["train"]), seed).to(device)
     if not usable["train"]:
         result = loop.TrainResult(*(checkpoint.weights_of(model),) * 2, [], 0, 0)
-        return _encode(result, settings, 0)
+        return result, _encode(result, settings, 0)
     reader = ShapeReader(tables, usable["train"], context.store)
     LOG.info("%s: reading %d training shapes", arguments.experiment, len(reader))
     folder = arguments.output.parent
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".arrays-", dir=folder) as arrays:
+    with TemporaryDirectory(prefix=ARRAYS, dir=folder) as arrays:
         data = ResidentData.for_model(
             model,
             reader,
@@ -160,10 +208,11 @@ def _trained(arguments, context: Context, tables, usable, digests, training) -> 
                 log_dir=folder / "tensorboard",
                 validation_names=usable["val"],
                 report=report,
+                may_save=may_save,
             )
     if not result.leads:
         raise Stopped(0)  # the process that started this one writes the result
-    return _encode(result, settings, len(data))
+    return result, _encode(result, settings, len(data))
 
 
 def _initial(arguments, context: Context, train_shapes: int, seed: int):
@@ -227,6 +276,7 @@ def _run_key(work, digests: dict[str, Any]) -> str:
 
 
 def _encode(result, settings: dict[str, Any], train_shapes: int) -> bytes:
+    """The checkpoint: weights and what is needed to take them up, and nothing of how they were reached."""
     from pipeline.training import checkpoint
 
     tensors = {f"last/{name}": tensor for name, tensor in result.last_weights.items()}
@@ -236,10 +286,7 @@ def _encode(result, settings: dict[str, Any], train_shapes: int) -> bytes:
         **{part: settings[part] for part in ("method", "model", "parent") if part in settings},
         "train_shapes": train_shapes,
         "steps": result.steps_done,
-        "steps_made": result.steps_made,
         "best_step": result.best_step,
-        "notes": list(result.notes),
-        "history": result.history,
     }
     return checkpoint.encode_weights(tensors, description)
 
@@ -264,19 +311,21 @@ class _reporter:
             self._progress.close()
 
 
-def write_checkpoint(output: Path, entry: Entry, content: bytes, experiment: str) -> None:
-    """The declared outputs, with a history where there is one; checkpoint.json, which says all is there, comes last."""
+def write_checkpoint(
+    output: Path,
+    entry: Entry,
+    content: bytes,
+    experiment: str,
+    history: History = NO_HISTORY,
+    notes: tuple[str, ...] = (),
+) -> None:
+    """The declared outputs; checkpoint.json, which says all is there, comes last.
+
+    notes: of this study, beside those of the training.
+    """
     description = encoding.tensor_description(content)
     files.write_atomic(output.with_name("weights.safetensors"), content)
-    files.write_atomic(output.with_name("history.csv"), _history_text(description["history"]))
-    facts = {name: description[name] for name in ("method", "model", "train_shapes", "steps", "best_step", "notes")}
-    files.write_json(output, {"experiment": experiment, "file": entry.file, "digest": entry.digest, **facts})
-
-
-def _history_text(history: list[dict[str, float]]) -> str:
-    columns = ["step", *sorted({name for row in history for name in row} - {"step"})]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return stream.getvalue()
+    files.write_atomic(output.with_name("history.csv"), history.csv())
+    facts = {name: description[name] for name in ("method", "model", "train_shapes", "steps", "best_step")}
+    course = {"history_file": history.file, "validation": history.validation, "notes": [*history.notes, *notes]}
+    files.write_json(output, {"experiment": experiment, "file": entry.file, "digest": entry.digest, **facts, **course})

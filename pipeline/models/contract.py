@@ -42,8 +42,8 @@ class Model(nn.Module, ABC):
 
     declaration: the facts the workflow knows about it. network: the bare network with the original's tensor names, in
     the original's frame: network(queries (B, N, 3), observation) gives its raw outputs (B, N). epoch: passes over the
-    training shapes, counted from 1; step, counted from 0, of steps in all: the loop sets the three before every step.
-    keeper: where a long `encode` keeps its state.
+    training shapes, counted from 1; step, counted from 0: the loop sets both before every step. How many there will be
+    is not told, since more of them continue a run. keeper: where a long `encode` keeps its state.
 
     A model with a parent (`Declaration.parent`) keeps it as its submodule `parent`: frozen, in evaluation mode, its
     weights in the child's checkpoint.
@@ -54,7 +54,6 @@ class Model(nn.Module, ABC):
     parent: Model  # no value here, which would hide the submodule of that name
     epoch: int = 1
     step: int = 0
-    steps: int = 1
     keeper: Keeper = Keeper()
 
     @property

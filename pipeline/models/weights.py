@@ -91,6 +91,5 @@ def checkpoint_of(model: Model, description: Mapping[str, Any]) -> bytes:
     """
     from pipeline.training.checkpoint import encode_weights, weights_of
 
-    facts = {"train_shapes": 0, "steps": 0, "steps_made": 0, "best_step": 0, "history": []}
-    notes = {"notes": ["published weights; nothing was trained here"]}
-    return encode_weights({f"last/{n}": t for n, t in weights_of(model).items()}, {**description, **facts, **notes})
+    facts = {"train_shapes": 0, "steps": 0, "best_step": 0}
+    return encode_weights({f"last/{n}": t for n, t in weights_of(model).items()}, {**description, **facts})

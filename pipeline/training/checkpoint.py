@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import os
+import pickle
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,11 @@ from pipeline.settings import canonical_json
 LOG = logging.getLogger("isomill")
 STATES_KEPT = 2
 NAMES_SHOWN = 5
+# What reading a state raises where its files are not as they were written.
+DAMAGE = (
+    ValueError, LookupError, TypeError, EOFError, pickle.UnpicklingError,
+    FileNotFoundError, NotADirectoryError, IsADirectoryError,
+)  # fmt: skip
 
 Weights = Mapping[str, Tensor]
 
@@ -52,6 +58,8 @@ def decode_weights(content: bytes) -> tuple[dict[str, Tensor], Any]:
         length = int.from_bytes(content[:8], "little")
         description = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][HEADER_KEY])
         return load_tensors(content), description
+    except MemoryError:
+        raise  # the machine's lack, which says nothing about the bytes
     except Exception as error:
         raise ValueError(f"these {len(content)} bytes are no checkpoint of this project: {error}") from error
 
@@ -111,11 +119,14 @@ def save_state(folder: Path, state: State) -> None:
 
 
 def load_state(folder: Path) -> State | None:
-    """The newest state that can be read, or None. Damaged ones are removed, with a line in the log."""
+    """The newest state that is whole, or None. Damaged ones are removed, with a line in the log.
+
+    Raises OSError and MemoryError where the machine cannot read a state at present; that is no damage of it.
+    """
     for path in _states(folder):
         try:
             return _read_state(path)
-        except Exception as error:
+        except DAMAGE as error:
             LOG.warning("%s is damaged (%s); the state before it is used", path, error)
             shutil.rmtree(path)
     return None

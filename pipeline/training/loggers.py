@@ -17,7 +17,7 @@ Write = Callable[[Row], None]
 
 @contextlib.contextmanager
 def writer(log_dir: Path | None, runtime: RuntimeSettings, step: int, leads: bool = True) -> Iterator[Write]:
-    """A function that shows one row everywhere it is wanted; rows of an earlier run from `step` on are dropped.
+    """A function that shows one row everywhere it is wanted; rows of an earlier run after `step` are dropped.
 
     leads: whether this is the process that speaks for all. Raises ValueError where a service is asked for whose key or
     package is not there.

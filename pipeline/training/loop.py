@@ -22,6 +22,10 @@ class TrainingSettings(Settings):
     batch_shapes: PositiveInt = 64
     """Distinct shapes per step; all of them where there are fewer."""
 
+    keep_last_batch: bool = False
+    """Take the shapes that are left over at the end of an epoch as a smaller batch, as loaders of torch do unless told
+    otherwise; false: leave them out of this epoch."""
+
     learning_rate: PositiveFloat = 1e-4
     """Peak rate; a model may scale it for some of its parameters."""
 
@@ -67,8 +71,9 @@ class TrainingSettings(Settings):
     validate_every: PositiveInt = 2000
     """Steps between two validations; the last step is always followed by one."""
 
-    validation_shapes: NonNegativeInt = 100
-    """Held-out shapes used, the first ones; 0: no validation, the last weights are the best."""
+    validation_shapes: NonNegativeInt | Literal["all"] = 100
+    """Held-out shapes used, drawn so that every category gives as many as the others; all: every one; 0: no
+    validation, the last weights are the best."""
 
     validation_points: PositiveInt = 10_000
     """Labelled volume points asked of each, the first ones."""
@@ -110,7 +115,7 @@ class RuntimeSettings(Settings):
     """Minutes between two saved states."""
 
     log_every: PositiveInt = 100
-    """Steps whose mean makes one row of the history."""
+    """Steps whose mean makes one row of the history; a validation and the last step make one too."""
 
     tensorboard: bool = True
     """Write the history for TensorBoard too."""
@@ -158,13 +163,18 @@ def train(
     log_dir: Path | None,
     validation_names: Sequence[str] | None = None,
     report: Callable[[int, int, dict[str, float]], None] = lambda step, total, values: None,
+    may_save: Callable[[], None] = lambda: None,
 ) -> TrainResult:
     """Train a model on resident data, continuing from `state_dir` where it holds a state of this run.
 
     data: as the model prepares shapes (`ResidentData.for_model`). validation: held-out shapes' arrays, and their names
-    for messages; those that the model cannot observe are left out, as a note of the result says. report: called every
-    few steps with (step, total, {name: value}). A model that is fitted directly is fitted. With several devices this
-    process starts the others, which run the same program up to here; their results have `leads` False.
+    "category/id", which decide which of them are taken and what is seen of each; those that the model cannot observe
+    are left out, as a note of the result says. report: called every few steps with (step, total, {name: value}).
+    may_save: called before a state is written, and raises where another process has taken the folder over. A model
+    that is fitted directly is fitted. With several devices this process starts the others, which run the same program
+    up to here; their results have `leads` False.
+
+    The result is that of an undisturbed run of so many steps, whatever was interrupted or shorter before.
 
     Raises ValueError without training shapes, CheckpointMismatch where the state is another run's, NonFiniteLoss
     within ten steps of the first bad loss (the last good state stays), Interrupted after SIGTERM or SIGUSR1.
@@ -184,8 +194,8 @@ def train(
         surroundings.own_random_stream(device),
         surroundings.matmul_precision(settings.tf32),
     ):
-        run = Run(model, data, validation, settings, runtime, device, seed, state_dir, names)
-        with loggers.writer(log_dir, runtime, run.step, leads=run.leads) as write:
+        run = Run(model, data, validation, settings, runtime, device, seed, state_dir, names, may_save)
+        with loggers.writer(log_dir, runtime, run.last_row, leads=run.leads) as write:
             return run.finish(stop, report, write)
 
 

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
 
 from pipeline.models.contract import Model, ShapeArrays
@@ -23,7 +21,9 @@ from pipeline.training.adam import leave_epsilon_uncorrected
 from pipeline.training.average import Average
 from pipeline.training.checkpoint import CheckpointMismatch, State
 from pipeline.training.data import ResidentData, left_out_note
+from pipeline.training.held_out import count_categories, even_subset
 from pipeline.training.schedule import ShapeOrder, learning_rate_factor, seed_step
+from pipeline.training.sharing import fabric_for, own_parts
 from pipeline.training.validation import HeldOut
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 CHECK_EVERY = 10  # steps between two looks at the losses, each of which waits for the device
 
-Report = Callable[[int, int, dict[str, float]], None]
-Write = Callable[[dict[str, float]], None]
+Row = dict[str, float]
+Report = Callable[[int, int, Row], None]
+Write = Callable[[Row], None]
 
 
 class NonFiniteLoss(RuntimeError):
@@ -47,19 +48,23 @@ class Interrupted(RuntimeError):
 class TrainResult:
     """What a training gives.
 
-    weights: the best by validation, else the last; both on the CPU. history: one row per log interval, deterministic.
-    steps_done: of the whole run. best_step: the step of `weights`. notes: what a reader should know, such as why a run
-    started over. steps_made: those of steps_done that this call made. leads: False in the processes that the first one
-    started to share its work.
+    weights: the best by validation, else the last; both on the CPU. history: one row per log interval and validation.
+    steps_done: of the whole run. best_step: the step of `weights`. notes: what a reader should know of the result, such
+    as shapes left out. validation: category → number of held-out shapes that decide which weights are the best. All
+    these are the same however the run got there; the rest is not, and belongs to no result: steps_made, those of
+    steps_done that this call made, and incidents, such as why a run started over. leads: False in the processes that
+    the first one started to share its work.
     """
 
     weights: dict[str, Tensor]
     last_weights: dict[str, Tensor]
-    history: list[dict[str, float]]
+    history: list[Row]
     steps_done: int
     best_step: int
     notes: tuple[str, ...] = ()
+    validation: dict[str, int] = field(default_factory=dict)
     steps_made: int = 0
+    incidents: tuple[str, ...] = ()
     leads: bool = True
 
 
@@ -71,7 +76,11 @@ class _Best:
 
 
 class Run:
-    """The moving parts of one training."""
+    """The moving parts of one training.
+
+    history, sums and best hold what a run of any length has at this step. What only the end of a run adds, a validation
+    and a row out of turn, is in its result and not here, so that a longer run goes on as if it had never ended.
+    """
 
     def __init__(
         self,
@@ -84,12 +93,14 @@ class Run:
         seed: int,
         state_dir: Path,
         validation_names: Sequence[str],
+        may_save: Callable[[], None],
     ) -> None:
         self.settings, self.runtime, self.seed, self.folder = settings, runtime, seed, state_dir
-        self.model, self.data = model, data
-        self.fabric = _fabric(model, settings, runtime, device)
-        self.order = ShapeOrder(len(data), settings.batch_shapes, seed)
+        self.model, self.data, self.may_save = model, data, may_save
+        self.fabric = fabric_for(model, settings, runtime, device)
+        self.order = ShapeOrder(len(data), settings.batch_shapes, seed, settings.keep_last_batch)
         self.notes = [*left_out_note("training", len(data) + len(data.left_out), data.left_out)]
+        self.incidents: list[str] = []
         self.held_out = self._hold_out(validation, validation_names)
         if settings.compile:
             model.network.compile()
@@ -99,7 +110,7 @@ class Run:
         self.generator = torch.Generator(self.fabric.device)
         self.average = Average(model, settings.ema_decay)
         self.step, self.best = 0, _Best()
-        self.history: list[dict[str, float]] = []
+        self.history: list[Row] = []
         self.sums: dict[str, float] = {}
         self.waiting: list[tuple[Tensor, dict[str, Tensor]]] = []
         self._restore()
@@ -108,9 +119,11 @@ class Run:
     def _hold_out(self, validation: Sequence[ShapeArrays], names: Sequence[str]) -> HeldOut | None:
         """The shapes that the run is validated with; None where there are none."""
         count = self.settings.validation_shapes if self.model.declaration.validates else 0
-        shapes, points = validation[:count], self.settings.validation_points
-        held_out = HeldOut.of(self.model, shapes, points, self.seed, names[:count])
-        self.notes += left_out_note("validation", len(shapes), held_out.left_out)
+        chosen = even_subset(names, count, self.seed)
+        shapes = (validation[place] for place in chosen)  # read one by one
+        points = self.settings.validation_points
+        held_out = HeldOut.of(self.model, shapes, points, self.seed, [names[place] for place in chosen])
+        self.notes += left_out_note("validation", len(chosen), held_out.left_out)
         return held_out if len(held_out) else None
 
     @property
@@ -118,15 +131,21 @@ class Run:
         """Whether this process writes states and reports for all that share the run."""
         return self.fabric.is_global_zero
 
+    @property
+    def last_row(self) -> int:
+        """The step of the last row that a run of any length has; 0 before the first."""
+        return int(self.history[-1]["step"]) if self.history else 0
+
     def finish(self, stop: threading.Event, report: Report, write: Write) -> TrainResult:
         """Make the steps that are left and give the result."""
         total, saved = self.settings.steps, time.monotonic()
         self.model.train()
         while self.step < total:
             self._make_step()
-            row_due = self.step % self.runtime.log_every == 0 or self.step == total or self._validates_now()
+            row_due = self.step % self.runtime.log_every == 0 or self._validates_now()
+            looks = len(self.waiting) == CHECK_EVERY or row_due or self.step == total
             # Processes that share a run look at the same steps; one alone stops at once.
-            if len(self.waiting) == CHECK_EVERY or row_due or (stop.is_set() and self.fabric.world_size == 1):
+            if looks or (stop.is_set() and self.fabric.world_size == 1):
                 self._check_losses()
                 report(self.step, total, self._means())
                 stopping = self._anyone(stop.is_set())
@@ -139,18 +158,18 @@ class Run:
                 self._save()
                 raise Interrupted(f"stopped after step {self.step} of {total}; the same command continues there")
         self._save()
-        return self._result()
+        return self._ended(write)
 
     def _make_step(self) -> None:
         self.model.epoch, shapes = self.order.at(self.step)
-        self.model.step, self.model.steps = self.step, self.settings.steps
+        self.model.step = self.step
         seed_step(self.generator, self.seed, self.step, self.fabric.global_rank)
         for group in self.optimiser.param_groups:
             factor = learning_rate_factor(self.settings, self.step, self.model.epoch, group)
             group["lr"] = group["initial_lr"] * factor
         batch = self.model.draw(self.data, shapes.to(self.fabric.device), self.generator)
         self.optimiser.zero_grad()
-        losses = self._backward(self._own_part(batch))
+        losses = self._backward(batch)
         rest_inactive_groups(self.model, self.optimiser)
         self._clip_gradients()
         self.optimiser.step()
@@ -158,20 +177,12 @@ class Run:
         self.step += 1
         self.waiting.append((shapes, losses))
 
-    def _own_part(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """This process's shapes of the batch; all drew the same whole one."""
-        rank, world = self.fabric.global_rank, self.fabric.world_size
-        return {name: part[rank::world] for name, part in batch.items()} if world > 1 else batch
-
     def _backward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Gradients of the mean loss over the shapes, part by part; gives the losses."""
-        count = min(self.settings.accumulate, _shapes_of(batch))
+        rank, world = self.fabric.global_rank, self.fabric.world_size
         means: dict[str, Tensor] = {}
-        for number in range(count):
-            part = {name: tensor[number::count] for name, tensor in batch.items()} if count > 1 else batch
-            share = _shapes_of(part) / _shapes_of(batch)
-            alone = self.fabric.world_size == 1 or number == count - 1
-            with nullcontext() if alone else self.fabric.no_backward_sync(self.wrapped):
+        for part, share, last in own_parts(batch, rank, world, self.settings.accumulate):
+            with nullcontext() if world == 1 or last else self.fabric.no_backward_sync(self.wrapped):
                 losses = self.loss(part)
                 self.fabric.backward(losses["loss"] * share)
             for name, value in losses.items():
@@ -224,26 +235,64 @@ class Run:
         return {name: value / self.sums["steps"] for name, value in self.sums.items() if name != "steps"}
 
     def _validates_now(self) -> bool:
-        due = self.step % self.settings.validate_every == 0 or self.step == self.settings.steps
-        return due and self.held_out is not None
+        """Whether a run of any length is validated at this step; the end of one is validated in any case."""
+        return self.step % self.settings.validate_every == 0 and self.held_out is not None
 
-    def _add_row(self) -> dict[str, float]:
-        rate = self.optimiser.param_groups[0]["lr"]
-        row = {"step": self.step, "epoch": self.model.epoch, "learning_rate": rate, **self._means()}
+    def _add_row(self) -> Row:
+        row = self._row()
         if self._validates_now():
-            iou = self._validate()
-            if math.isfinite(iou):  # it is NaN where no held-out shape has an inside point, which JSON does not have
-                row["validation_iou"] = iou
+            self.best = self._validated(row)
         self.sums.clear()
         self.history.append(row)
         return row
 
-    def _validate(self) -> float:
+    def _row(self) -> Row:
+        """What the history says of the steps since its last row."""
+        epoch, _ = self.order.at(self.step - 1)
+        rate = self.optimiser.param_groups[0]["lr"]
+        return {"step": self.step, "epoch": epoch, "learning_rate": rate, **self._means()}
+
+    def _validated(self, row: Row) -> _Best:
+        """Write the IoU of the present weights into a row; gives the best weights with these among them.
+
+        A row stays as it is where no held-out shape has an inside point, and so no IoU.
+        """
         with self.average.in_place(), self.fabric.autocast():
             iou = self.held_out.mean_iou(self.model, self.settings.batch_shapes, self.fabric.device)
-            if iou > self.best.iou:
-                self.best = _Best(iou, self.step, checkpoint.weights_of(self.model))
-        return iou
+            if math.isfinite(iou):
+                row["validation_iou"] = iou
+            better = iou > self.best.iou
+            return _Best(iou, self.step, checkpoint.weights_of(self.model)) if better else self.best
+
+    def _ended(self, write: Write) -> TrainResult:
+        """The result of a run that ends at this step, by a validation and a row of its own where none is due."""
+        history, best = list(self.history), self.best
+        known = history.pop() if self.last_row == self.step else {}
+        row = dict(known) or self._row()
+        if self.held_out is not None and "validation_iou" not in row:
+            best = self._validated(row)
+        history.append(row)
+        news = {name: value for name, value in row.items() if name not in known}
+        if news:
+            write({"step": self.step, **news})
+        with self.average.in_place():
+            last = checkpoint.weights_of(self.model)
+        return self._result(last, history, best if best.weights else _Best(step=self.step, weights=last))
+
+    def _result(self, last: dict[str, Tensor], history: list[Row], best: _Best) -> TrainResult:
+        validation = count_categories(self.held_out.names) if self.held_out is not None else {}
+        return TrainResult(
+            weights=best.weights,
+            last_weights=last,
+            history=history,
+            steps_done=self.step,
+            best_step=best.step,
+            notes=tuple(self.notes),
+            validation=validation,
+            steps_made=self.step - self.first,
+            incidents=tuple(self.incidents),
+            leads=self.leads,
+        )
 
     def _facts(self) -> dict[str, Any]:
         """What must be the same for a state to belong to this run."""
@@ -255,6 +304,7 @@ class Run:
             raise NonFiniteLoss(self._explain(self.step, self.order.at(self.step - 1)[1]))
         if not self.leads:
             return
+        self.may_save()
         weights = {"last": checkpoint.weights_of(self.model)}
         if self.best.weights:
             weights["best"] = self.best.weights
@@ -270,7 +320,7 @@ class Run:
         if state is None:
             return
         if reason := _starts_over(state, self._facts(), self.settings):
-            self.notes.append(reason)
+            self.incidents.append(reason)
             checkpoint.LOG.warning("%s", reason)
             checkpoint.clear_states(self.folder)
             return
@@ -280,28 +330,6 @@ class Run:
         self.step, self.history, self.sums = state.step, state.facts["history"], state.facts["sums"]
         if state.facts["best"]:
             self.best = _Best(**state.facts["best"], weights=state.weights["best"])
-
-    def _result(self) -> TrainResult:
-        with self.average.in_place():
-            last = checkpoint.weights_of(self.model)
-        best = self.best if self.best.weights else _Best(step=self.step, weights=last)
-        made = self.step - self.first
-        return TrainResult(best.weights, last, self.history, self.step, best.step, tuple(self.notes), made, self.leads)
-
-
-def _fabric(model: Model, settings: TrainingSettings, runtime: RuntimeSettings, device: torch.device) -> Fabric:
-    if runtime.devices == 1:
-        one = 1 if device.type == "cpu" else [device.index]
-        return Fabric(accelerator=device.type, devices=one, precision=settings.precision)
-    takes_turns = type(model).active_groups is not Model.active_groups
-    strategy = DDPStrategy(find_unused_parameters=takes_turns)
-    fabric = Fabric(accelerator=device.type, devices=runtime.devices, strategy=strategy, precision=settings.precision)
-    fabric.launch()
-    return fabric
-
-
-def _shapes_of(batch: dict[str, Tensor]) -> int:
-    return len(next(iter(batch.values())))
 
 
 def make_optimiser(model: Model, settings: TrainingSettings) -> torch.optim.Optimizer:

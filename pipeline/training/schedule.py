@@ -43,17 +43,18 @@ def learning_rate_factor(
 class ShapeOrder:
     """Which shapes a step takes: each epoch is a seeded permutation of all, cut into batches of distinct shapes.
 
-    The shapes left over at an epoch's end, fewer than a batch, are left out of it. With fewer shapes than a batch
-    holds, every step takes all of them once.
+    The shapes left over at an epoch's end, fewer than a batch, are left out of it, or with `keep_last` make a batch of
+    their own. With fewer shapes than a batch holds, every step takes all of them once.
     """
 
-    def __init__(self, shapes: int, batch: int, seed: int) -> None:
+    def __init__(self, shapes: int, batch: int, seed: int, keep_last: bool = False) -> None:
         self.shapes, self.batch, self.seed = shapes, min(batch, shapes), seed
-        self.steps_per_epoch = shapes // self.batch
+        whole, left_over = divmod(shapes, self.batch)
+        self.steps_per_epoch = whole + (1 if keep_last and left_over else 0)
         self._epoch, self._order = 0, torch.empty(0, dtype=torch.long)
 
     def at(self, step: int) -> tuple[int, Tensor]:
-        """Epoch, counted from 1, and shapes (batch,) of a step, counted from 0."""
+        """Epoch, counted from 1, and shapes (batch,) of a step, counted from 0; fewer at the end of an epoch."""
         epoch, place = divmod(step, self.steps_per_epoch)
         if epoch + 1 != self._epoch:
             generator = torch.Generator().manual_seed(torch_seed(self.seed, "epoch", str(epoch)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,11 +20,12 @@ LOG = logging.getLogger("isomill")
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Observations, seeds, queries (n, 3) and labels (n,) of held-out shapes, fixed for a whole run.
+    """Names, observations, seeds, queries (n, 3) and labels (n,) of held-out shapes, fixed for a whole run.
 
     left_out: name → reason of the shapes that the model cannot observe, which are not among them.
     """
 
+    names: list[str]
     observations: list[dict[str, np.ndarray]]
     seeds: list[int]
     queries: list[np.ndarray]
@@ -35,13 +36,12 @@ class HeldOut:
         return len(self.seeds)
 
     @classmethod
-    def of(cls, model: Model, shapes: Sequence[ShapeArrays], points: int, seed: int, names: Sequence[str]) -> HeldOut:
-        """The first `points` volume points of each shape, and one seeded observation of it."""
-        held_out = cls([], [], [], [])
-        for i, (name, arrays) in enumerate(zip(names, shapes, strict=True)):
-            label = f"validation {i}"
+    def of(cls, model: Model, shapes: Iterable[ShapeArrays], points: int, seed: int, names: Sequence[str]) -> HeldOut:
+        """The first `points` volume points of each shape, and one observation of it, seeded by its name."""
+        held_out = cls([], [], [], [], [])
+        for name, arrays in zip(names, shapes, strict=True):
             try:
-                observation = model.observe(arrays, rng_for(seed, "observe", label))
+                observation = model.observe(arrays, rng_for(seed, "observe", name))
             except Rejected as reason:
                 LOG.warning("%s is left out of the validation: %s", name, reason)
                 held_out.left_out[name] = str(reason)
@@ -52,8 +52,9 @@ class HeldOut:
                     f"{name} has {len(queries)} labelled volume points to validate with, those before it have "
                     f"{len(held_out.queries[0])}; all shapes of a run need the same sample counts"
                 )
+            held_out.names.append(name)
             held_out.observations.append(observation)
-            held_out.seeds.append(torch_seed(seed, "encode", label))
+            held_out.seeds.append(torch_seed(seed, "encode", name))
             held_out.queries.append(queries)
             held_out.labels.append(arrays["volume.occupancies"][:points])
         return held_out

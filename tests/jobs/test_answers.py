@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline import files
 from pipeline.jobs import encode_shapes, evaluate_fields, generate_meshes, sample_shapes
 from pipeline.jobs.memory import enough_memory, out_of_memory
 from pipeline.jobs.trained import on_device
@@ -108,6 +109,32 @@ def test_a_batch_that_does_not_fit_ends_the_job_and_names_what_to_lower(own_proc
     assert "does not fit into memory: CUDA out of memory" in told and "extraction.batch_shapes (now 2)" in told
     assert stage == "encode_shapes" or "extraction.batch_points (now 777)" in told
     assert not (study.results / stage / "0").exists()
+
+
+def test_a_card_that_fails_ends_the_job_and_rejects_no_shape(own_process, monkeypatch):
+    """As a driver that resets a card, or bits that flip on it: it says nothing about the shapes of the batch."""
+
+    def fails(*arguments):
+        raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+
+    monkeypatch.setattr(DeepSdf, "encode", fails)
+    study = study_of()
+    with pytest.raises(SystemExit, match="the graphics card failed: CUDA error: uncorrectable ECC") as end:
+        run(study, "generate_meshes")
+    assert "no shape is blamed" in str(end.value)
+    assert not (study.results / "generate_meshes" / "0").exists()
+    assert not list(study.store.list("generate_meshes"))
+
+
+@pytest.mark.parametrize("stage", ["generate_meshes", "encode_shapes"])
+def test_answers_that_another_machine_works_on_are_left_alone(own_process, stage):
+    """The state of a test-time optimisation has one writer."""
+    study = study_of()
+    claim = study.results / stage / ".owner-0.json"
+    files.write_json(claim, {"host": "another-machine", "pid": 4711, "start": "1"})
+    with pytest.raises(SystemExit, match=r"process 4711 of another-machine works on the .* of balls, shard 0,"):
+        run(study, stage)
+    assert list(claim.parent.iterdir()) == [claim]
 
 
 @pytest.mark.parametrize(

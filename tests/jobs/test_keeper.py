@@ -52,6 +52,37 @@ def test_nothing_is_taken_up_where_nothing_or_no_state_lies(tmp_path):
     assert FileKeeper(path, 10, Request()).restore() is None
 
 
+def test_a_state_with_a_flipped_bit_is_not_taken_up(tmp_path):
+    path = tmp_path / "a.safetensors"
+    FileKeeper(path, 0, Request()).note(state_at(7))
+    content = path.read_bytes()
+    for place in range(8, len(content), 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        assert FileKeeper(path, 10, Request()).restore() is None, place
+
+
+def test_memory_that_runs_out_is_no_damage_of_a_state(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    FileKeeper(path, 0, Request()).note(state_at(7))
+
+    def too_large(content):
+        raise MemoryError
+
+    monkeypatch.setattr("pipeline.training.checkpoint.load_tensors", too_large)
+    with pytest.raises(MemoryError):
+        FileKeeper(path, 10, Request()).restore()
+
+
+def test_a_state_is_written_by_its_owner_only(tmp_path):
+    def lost():
+        raise SystemExit("another job works on it")
+
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(SystemExit, match="another job"):
+        FileKeeper(path, 0, Request(), lost).note(state_at(1))
+    assert not path.exists()
+
+
 def test_a_finished_optimisation_is_forgotten(tmp_path):
     path = tmp_path / "a.safetensors"
     keeper = FileKeeper(path, 0, Request())

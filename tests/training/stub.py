@@ -57,6 +57,7 @@ def run(
     report=None,
     runtime=None,
     validation_names=None,
+    may_save=None,
     **settings,
 ) -> TrainResult:
     """Train with short defaults; `runtime` holds runtime settings that differ from them."""
@@ -71,4 +72,5 @@ def run(
         log_dir=folder / "logs",
         validation_names=validation_names,
         report=report or (lambda step, total, values: None),
+        may_save=may_save or (lambda: None),
     )

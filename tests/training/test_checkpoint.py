@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -84,6 +86,20 @@ def test_damaged_state_gives_way_to_the_one_before(tmp_path, name, damage, caplo
     assert "state-000000020 is damaged" in caplog.text
     save_state(tmp_path, state(20))
     assert load_state(tmp_path).step == 20
+
+
+@pytest.mark.parametrize("lack", [PermissionError("not now"), OSError(5, "Input/output error"), MemoryError()])
+def test_a_state_that_the_machine_cannot_read_now_is_not_taken_for_damaged(tmp_path, lack, monkeypatch):
+    save_state(tmp_path, state(10))
+
+    def fails(*_, **__):
+        raise lack
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fails)
+        with pytest.raises(type(lack)):
+            load_state(tmp_path)
+    assert load_state(tmp_path).step == 10
 
 
 @pytest.mark.parametrize("call", range(len(FILES)))

@@ -43,6 +43,9 @@ def assert_same(one, other) -> None:
         assert torch.equal(tensor, other.weights[name]), name
     assert one.history == other.history
     assert (one.best_step, one.steps_done) == (other.best_step, other.steps_done)
+    assert (one.notes, one.validation) == (other.notes, other.validation)
+    for name, tensor in one.last_weights.items():
+        assert torch.equal(tensor, other.last_weights[name]), name
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,8 @@ def shapes() -> list[dict[str, np.ndarray]]:
     return [block_arrays(BLOCKS, 1000), block_arrays(TURNED, 1000), ball_arrays(0.3, count=1000), ball_arrays(0.2)]
 
 
+# Methods whose originals keep the last batch of an epoch, which may be of one shape.
+LONE_SHAPES = ("onet", "convonet", "ifnet", "airnet")
 SETTINGS = {"deepsdf": {"dropout": 0.2}, "onet": {"queries": 64}}
 
 
@@ -59,6 +64,7 @@ def test_interrupted_run_ends_as_an_undisturbed_one_bit_for_bit(name, interrupti
     """Every moving part is on: three shapes in batches of two, schedule, average, validation, rows not yet full."""
     settings = {
         "steps": 200,
+        "keep_last_batch": name in LONE_SHAPES,
         "learning_rate": 2e-3,
         "schedule": "cosine",
         "gradient_clip": 10.0,
@@ -102,7 +108,7 @@ def test_more_steps_continue_a_finished_run(tmp_path):
     longer = run(Ball(), data, tmp_path / "a", steps=200)
     straight = run(Ball(), data, tmp_path / "b", steps=200)
     assert (longer.steps_made, longer.steps_done) == (100, 200)
-    assert torch.equal(longer.weights["radius"], straight.weights["radius"])
+    assert_same(longer, straight)
 
 
 def test_more_steps_of_a_schedule_that_depends_on_them_start_over_and_say_so(tmp_path):
@@ -111,7 +117,7 @@ def test_more_steps_of_a_schedule_that_depends_on_them_start_over_and_say_so(tmp
     longer = run(Ball(), data, tmp_path / "a", steps=200, schedule="cosine")
     straight = run(Ball(), data, tmp_path / "b", steps=200, schedule="cosine")
     assert longer.steps_made == 200
-    assert "starting over" in longer.notes[0] and "100 to 200" in longer.notes[0]
+    assert "starting over" in longer.incidents[0] and "100 to 200" in longer.incidents[0]
     assert_same(longer, straight)
 
 
@@ -119,7 +125,7 @@ def test_fewer_steps_than_done_start_over_and_say_so(tmp_path):
     run(Ball(), numbers(1, 2), tmp_path, steps=100)
     shorter = run(Ball(), numbers(1, 2), tmp_path, steps=50)
     assert (shorter.steps_done, shorter.steps_made) == (50, 50)
-    assert "beyond the 50 asked for" in shorter.notes[0]
+    assert "beyond the 50 asked for" in shorter.incidents[0]
 
 
 def test_finished_run_is_not_repeated(tmp_path):
@@ -127,6 +133,102 @@ def test_finished_run_is_not_repeated(tmp_path):
     again = run(Ball(), numbers(1, 2, 3), tmp_path)
     assert again.steps_made == 0
     assert_same(again, first)
+
+
+def drifting(folder, steps: int, **more):
+    """A ball that grows past the right radius: the best weights are those of some validation in the middle.
+
+    Three shapes in batches of two and one, rows of ten steps, validations every twenty.
+    """
+    held_out = ball_arrays(0.3, count=500)
+    settings = {"learning_rate": 1e-2, "keep_last_batch": True, "ema_decay": 0.5, "validate_every": 20}
+    return run(Ball(0.0), numbers(0.5, 0.6, 0.7), folder, [held_out], steps=steps, **settings, **more)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return drifting(tmp_path_factory.mktemp("undisturbed"), 80)
+
+
+@pytest.mark.parametrize("ends", [(45,), (40,), (50,), (60,), (7, 33, 79)])
+def test_a_run_that_ended_before_and_goes_on_is_as_if_it_had_not_ended(ends, undisturbed, tmp_path):
+    """The end of a run is validated and makes a row out of turn: neither is a part of the longer run."""
+    for steps in ends:
+        ended = drifting(tmp_path, steps)
+        assert ended.history[-1]["step"] == steps and "validation_iou" in ended.history[-1]
+        assert_same(drifting(tmp_path, steps), ended)
+    longer = drifting(tmp_path, 80)
+    assert longer.steps_made == 80 - ends[-1]
+    assert_same(longer, undisturbed)
+    assert [row["step"] for row in longer.history if "validation_iou" in row] == [20, 40, 60, 80]
+
+
+def test_the_end_of_a_run_may_be_its_best_and_is_not_the_best_of_a_longer_one(undisturbed, tmp_path):
+    ious = {row["step"]: row["validation_iou"] for row in undisturbed.history if "validation_iou" in row}
+    assert undisturbed.best_step == max(ious, key=ious.get) == 40
+    between = drifting(tmp_path, 35)
+    assert between.best_step == 35
+    assert between.history[-1]["validation_iou"] > ious[40]
+    assert_same(drifting(tmp_path, 80), undisturbed)
+
+
+@pytest.mark.parametrize("step", [1, 19, 20, 41, 79])
+def test_a_run_stopped_at_any_step_ends_as_an_undisturbed_one(step, undisturbed, tmp_path):
+    class Stopping(Ball):
+        def draw(self, data, shapes, generator):
+            if len(self.calls) == step - 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().draw(data, shapes, generator)
+
+    settings = {"learning_rate": 1e-2, "keep_last_batch": True, "ema_decay": 0.5, "validate_every": 20}
+    held_out = ball_arrays(0.3, count=500)
+    with pytest.raises(Interrupted, match=f"stopped after step {step} of 80"):
+        run(Stopping(0.0), numbers(0.5, 0.6, 0.7), tmp_path, [held_out], steps=80, **settings)
+    assert_same(drifting(tmp_path, 80), undisturbed)
+
+
+def test_a_state_is_written_by_its_owner_only(tmp_path):
+    """Whoever lost the folder to another process leaves it as it is."""
+
+    def lost():
+        raise SystemExit("another job works on it")
+
+    with pytest.raises(SystemExit, match="another job"):
+        run(Ball(), numbers(1, 2), tmp_path, may_save=lost)
+    assert checkpoint.load_state(tmp_path) is None
+
+
+def test_held_out_shapes_are_taken_from_every_category(tmp_path):
+    """As the first by name they would all be airplanes."""
+    names = [f"airplane/{i}" for i in range(30)] + [f"chair/{i}" for i in range(30)] + ["lamp/0"]
+    shapes = [ball_arrays(0.3, count=50)] * len(names)
+    settings = {"validation_shapes": 9, "steps": 2}
+    result = run(Ball(0.3), numbers(1, 2), tmp_path / "some", shapes, validation_names=names, **settings)
+    assert result.validation == {"airplane": 4, "chair": 4, "lamp": 1}
+    settings["validation_shapes"] = "all"
+    result = run(Ball(0.3), numbers(1, 2), tmp_path / "all", shapes, validation_names=names, **settings)
+    assert result.validation == {"airplane": 30, "chair": 30, "lamp": 1}
+
+
+def test_what_is_seen_of_a_held_out_shape_depends_on_its_name_alone(tmp_path):
+    class Noting(Ball):
+        def observe(self, arrays, rng):
+            seen = super().observe(arrays, rng)
+            noises.append(float(seen["noise"][0]))
+            return seen
+
+    noises: list[float] = []
+    shape = ball_arrays(0.3, count=50)
+    run(Noting(0.3), numbers(1), tmp_path / "a", [shape], validation_names=["chair/b"])
+    run(Noting(0.3), numbers(1), tmp_path / "b", [shape, shape], validation_names=["chair/a", "chair/b"])
+    alone, first, second = noises
+    assert alone == second != first
+
+
+def test_shapes_without_an_inside_point_have_no_iou_and_harm_nothing(tmp_path):
+    result = run(Ball(0.3), numbers(1, 2), tmp_path, [ball_arrays(0.0, count=50)], validate_every=10)
+    assert not any("validation_iou" in row for row in result.history)
+    assert result.best_step == 20
 
 
 @pytest.mark.parametrize(

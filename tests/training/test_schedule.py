@@ -59,6 +59,23 @@ def test_an_epoch_takes_every_shape_at_most_once_and_leaves_out_less_than_a_batc
     assert set(seen) <= set(range(shapes))
 
 
+@given(shapes=st.integers(1, 40), batch=st.integers(1, 50), seed=st.integers(0, 3))
+def test_an_epoch_that_keeps_its_last_batch_takes_every_shape_once(shapes, batch, seed):
+    order = ShapeOrder(shapes, batch, seed, keep_last=True)
+    steps = range(order.steps_per_epoch, 2 * order.steps_per_epoch)
+    drawn = [order.at(step) for step in steps]
+    assert {epoch for epoch, _ in drawn} == {2}
+    assert sorted(torch.cat([one for _, one in drawn]).tolist()) == list(range(shapes))
+    assert [len(one) for _, one in drawn[:-1]] == [min(batch, shapes)] * (len(steps) - 1)
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(64, 720_000), (55, 837_000)])
+def test_the_steps_of_air_nets_are_its_passes(batch, steps):
+    """1500 passes over the training shapes of its split, the last batch of each with the rest."""
+    order = ShapeOrder(30_661, batch, seed=0, keep_last=True)
+    assert 1500 * order.steps_per_epoch == steps
+
+
 def test_order_depends_on_seed_and_epoch_and_not_on_what_was_asked_before():
     order = ShapeOrder(100, 100, seed=5)
     first, second = order.at(0)[1], order.at(1)[1]
