@@ -167,4 +167,4 @@ def _described(value: Any) -> str:
         return "an object"
     if isinstance(value, list):
         return "a list"
-    return quoted(value) if isinstance(value, str) else json.dumps(value)[:40]
+    return quoted(value) if isinstance(value, str) else str(value)[:40]
