@@ -151,12 +151,23 @@ def test_votes_by_hand():
 
 def test_observations_after_a_contradiction_are_counted():
     """Triangle 0: front, back, front, front. Triangle 1: front twice. Triangle 2: back, back, front."""
-    from pipeline.samples.visible import _seen_from_both_sides
+    from pipeline.samples.visible import _sides_seen
 
     face = np.array([0, 1, 0, 2, 0, 2, 1, 0, 2])
     turned = np.array([0, 0, 1, 1, 0, 1, 0, 0, 0], bool)
-    assert _seen_from_both_sides(face, turned) == (2, 2)
-    assert _seen_from_both_sides(np.array([], np.int32), np.array([], bool)) == (0, 0)
+    assert _sides_seen(face, turned)[:2] == (2, 2)
+    assert _sides_seen(np.array([], np.int32), np.array([], bool))[:2] == (0, 0)
+
+
+@pytest.mark.parametrize(("from_behind", "bad"), [(1, 0), (5, 0), (6, 1), (50, 1), (94, 1), (95, 0)])
+def test_a_face_is_seen_from_both_sides_where_a_share_of_the_looks_at_it_say_so(from_behind, bad):
+    from pipeline.samples.visible import _sides_seen
+
+    turned = np.random.default_rng(0).permutation(np.arange(100) < from_behind)
+    wrong, faces, stray = _sides_seen(np.full(100, 3), turned)
+    assert faces == bad and (wrong > 0) == bool(bad)
+    rarer = turned if from_behind < 50 else ~turned
+    np.testing.assert_array_equal(stray, rarer & (not bad))
 
 
 def test_marks_are_stored_and_come_back_under_names_of_their_own():
