@@ -98,9 +98,9 @@ class Scene:
         return blocked
 
     def clearance(self, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
-        """How far it is from origins (n, 3) along unit directions (n, 3) to the surface, (n,) float32, inf for never.
+        """How far it is from origins (n, 3) along directions (n, 3) about 1 long to the surface, (n,) float32.
 
-        The least of what the rays and those beside them say.
+        In lengths of the direction, inf for never: the least of what the rays and those beside them say.
         """
         return np.min([self.first_hits(origins, directions + turn)[0] for turn in (0, *ASIDE)], axis=0)
 
