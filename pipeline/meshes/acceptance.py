@@ -113,7 +113,6 @@ class Original:
         if change > limits.edge_change * slack:
             raise Rejected(f"the longest edge changed by {change:.1%}")
 
-
     def _check_volume(self, candidate: Mesh, solid: float, least: float) -> None:
         """Rejected where the candidate of volume `solid` is much more than is enclosed, which `least` is a bound for.
 

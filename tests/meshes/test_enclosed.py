@@ -23,7 +23,9 @@ def with_outliers(mesh: Mesh, *places: tuple[float, float, float]) -> Mesh:
 @pytest.mark.parametrize("places", [[(1000, 0, 0)], [(0, 3e4, 0), (-3e4, 0, 50)]], ids=["one", "two"])
 @pytest.mark.parametrize("interior", ["hollow", "solid"])
 def test_a_body_smaller_than_a_voxel_beside_lone_outliers_is_refused_with_what_to_try(mesh, places, interior):
-    reason = r"thick_shell: 99% of its surface lies within \S+ of its longest edge, less than a voxel .* \(1/256\): remove"
+    reason = (
+        r"thick_shell: 99% of its surface lies within \S+ of its longest edge, less than a voxel .* \(1/256\): remove"
+    )
     with pytest.raises(Rejected, match=reason):
         make_watertight(with_outliers(mesh, *places), WatertightSettings(interior=interior))
 

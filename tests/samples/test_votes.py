@@ -11,6 +11,7 @@ from pipeline.samples.sdf import SdfSettings, compute_sdf
 from pipeline.samples.visible import VisibleCloud, view_positions, visible_cloud, voted_distance
 from pipeline.shape_arrays import shape_arrays
 from tests import solids
+from tests.leaks import SHARES, leaking
 
 COARSE = {"views": 30, "pixels": 120}
 
@@ -168,6 +169,33 @@ def test_a_face_is_seen_from_both_sides_where_a_share_of_the_looks_at_it_say_so(
     assert faces == bad and (wrong > 0) == bool(bad)
     rarer = turned if from_behind < 50 else ~turned
     np.testing.assert_array_equal(stray, rarer & (not bad))
+
+
+HOLLOW = solids.join(solids.icosphere(0.45, subdivisions=4), solids.flipped(solids.icosphere(0.3, subdivisions=4)))
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_closed_shapes_are_right_however_many_rays_slip_through_edges(monkeypatch, share):
+    """A thin plate, a cavity, several bodies, and boxes inside out; what is kept stays the same too."""
+    plate = solids.box((0.9, 0.9, 2e-3))
+    for mesh in (solids.three_boxes(), solids.flipped(solids.three_boxes()), HOLLOW, plate):
+        points = around(mesh, 0.05, 1000)
+        expected = compute_sdf(mesh, {"a": points}, settings()).value
+        with monkeypatch.context() as patch:
+            leaking(patch, share)
+            product = compute_sdf(mesh, {"a": points}, settings())
+        assert product.figures["wrong_share"] < 1e-3 and product.figures["bad_share"] < 1e-3
+        assert (product.value["kept.a"] != expected["kept.a"]).mean() < 5e-3
+        both = product.value["kept.a"] & expected["kept.a"]
+        np.testing.assert_array_equal(product.value["a"][both] < 0, expected["a"][both] < 0)
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_open_shapes_stay_rejected_however_many_rays_slip_through_edges(monkeypatch, share):
+    leaking(monkeypatch, share)
+    for mesh in (sheet(), lidless_box(), solids.flipped(lidless_box())):
+        with pytest.raises(Rejected, match="seen from both sides"):
+            compute_sdf(mesh, {"a": np.zeros((1, 3), np.float32)}, settings())
 
 
 def test_marks_are_stored_and_come_back_under_names_of_their_own():
