@@ -125,7 +125,7 @@ class Original:
         if grown > limit:
             raise Rejected(
                 f"its volume is {grown:.3g} times what the raw surface encloses, more than acceptance.growth = "
-                f"{limit:g}: the body is too thin for the grid; raise the resolution, or remove loose pieces far from it"
+                f"{limit:g}: it is too thin for the grid; raise the resolution, or remove loose pieces far from it"
             )
 
 

@@ -3,8 +3,8 @@
 Depth images of the shape from all sides, moved towards the camera (which thickens it), are averaged in a grid of
 truncated signed distances (Curless and Levoy 1996); what no image sees is solid. Depths come from ray casting on one
 thread, without a display; a ray that slips through an edge counts for nothing, since the least depth of neighbouring
-pixels, or without erosion of rays beside each other, is taken. Pixel (i, j) looks along the ray through the image point (i, j), the one that a grid point
-is rounded to.
+pixels, or without erosion of rays beside each other, is taken. Pixel (i, j) looks along the ray through the image
+point (i, j), the one that a grid point is rounded to.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What can be seen of a surface from far away, by rays; one that slips through an edge sees nothing (`Scene.blocked`)."""
+"""What can be seen of a surface from far away, by rays; those that slip through edges see nothing (`Scene.blocked`)."""
 
 from __future__ import annotations
 

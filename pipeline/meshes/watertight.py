@@ -315,8 +315,8 @@ def _wraps(
         raise Rejected("it leaves open shells hollow")
     if shape.bulk < 1 / settings.resolution:
         raise Rejected(
-            f"{BULK:.0%} of its surface lies within {shape.bulk:.2g} of its longest edge, less than a voxel of the grid "
-            f"(1/{settings.resolution}): remove the loose pieces far from it, or raise the resolution"
+            f"{BULK:.0%} of its surface lies within {shape.bulk:.2g} of its longest edge, less than a voxel of the "
+            f"grid (1/{settings.resolution}): remove the loose pieces far from it, or raise the resolution"
         )
     if link == "alpha_wrap":
         yield alpha_wrap(shape.mesh, settings.alpha, settings.wrap_offset), saving, None

@@ -68,7 +68,7 @@ class _Looks:
         self.normals = normals / np.linalg.norm(normals, axis=1, keepdims=True)
 
     def along(self, origins: np.ndarray, towards: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What parallel rays from origins (n, 3) see: places (m, 3), their faces (m,), and which from behind, (m,) bool.
+        """What parallel rays from origins (n, 3) see: places (m, 3), their faces (m,), and which from behind (m,).
 
         In a view of a closed surface wound alike all looks are at the same side. The rarer ones are looked at from
         beside too, and the nearest thing that is seen counts.

@@ -25,7 +25,7 @@ def all_pairs(parts: list[Mesh]) -> np.ndarray:
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_boxes_that_hold_others_are_those_of_all_pairs(scale):
     rng = np.random.default_rng(0)
-    drawn = [solids.box(rng.uniform(0.01, 0.8, 3) ** 2, rng.uniform(-1, 1, 3)) for _ in range(150)]
+    drawn = [solids.box(rng.uniform(0.01, 0.9, 3), rng.uniform(-1, 1, 3)) for _ in range(400)]
     shared = [CELL, CELL, solids.box((0.6, 0.5, 0.3)), *RODS]
     parts = [solids.moved(part, (3, -2, 1), scale) for part in [*drawn, *shared]]
     expected = all_pairs(parts)
