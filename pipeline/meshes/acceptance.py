@@ -1,4 +1,4 @@
-"""Whether a closed mesh stands for the raw one: closed and manifold, and close to it in both directions.
+"""Whether a closed mesh stands for the raw one: closed and manifold, close to it in both directions, not much fatter.
 
 Meshes are in the normalised frame (longest edge 1); so are the distances.
 """
@@ -15,6 +15,7 @@ from pipeline.geometry.measures import area, volume
 from pipeline.geometry.quality import component_count, edge_counts, nonmanifold_vertices
 from pipeline.geometry.repair import with_split_vertices
 from pipeline.geometry.sampling import points_on_surface
+from pipeline.meshes.enclosed import growth
 from pipeline.meshes.interior import LEVEL, Enclosure
 from pipeline.meshes.views import hidden
 
@@ -61,6 +62,7 @@ class Original:
             added = added[~self._over_opening(points, added)]
         self._check_distances(candidate, added, lost)
         surface, solid = area(candidate), volume(candidate)
+        self._check_volume(candidate, solid, solid - surface * float(added.mean()))
         return {
             "faces": len(candidate.faces),
             "components": parts,
@@ -110,6 +112,21 @@ class Original:
         change = abs(_longest_edge(candidate) / self.longest_edge - 1)
         if change > limits.edge_change * slack:
             raise Rejected(f"the longest edge changed by {change:.1%}")
+
+    def _check_volume(self, candidate: Mesh, solid: float, least: float) -> None:
+        """Rejected where the candidate of volume `solid` is much more than is enclosed, which `least` is a bound for.
+
+        Most shapes pass by the bound: no more was added than the surface times its distance.
+        """
+        limit = self.settings.growth
+        if limit is None or solid <= limit * least:
+            return
+        grown = growth(candidate, self.scene, self.enclosure)
+        if grown > limit:
+            raise Rejected(
+                f"its volume is {grown:.3g} times what the raw surface encloses, more than acceptance.growth = "
+                f"{limit:g}: it is too thin for the grid; raise the resolution, or remove loose pieces far from it"
+            )
 
 
 def outer_points(

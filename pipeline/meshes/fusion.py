@@ -2,8 +2,9 @@
 
 Depth images of the shape from all sides, moved towards the camera (which thickens it), are averaged in a grid of
 truncated signed distances (Curless and Levoy 1996); what no image sees is solid. Depths come from ray casting on one
-thread, without a display. Pixel (i, j) looks along the ray through the image point (i, j), the one that a grid point
-is rounded to.
+thread, without a display; a ray that slips through an edge counts for nothing, since the least depth of neighbouring
+pixels, or without erosion of rays beside each other, is taken. Pixel (i, j) looks along the ray through the image
+point (i, j), the one that a grid point is rounded to.
 """
 
 from __future__ import annotations
@@ -88,8 +89,9 @@ def _depth_image(scene: Scene, rotation: np.ndarray, settings: FusionSettings) -
     offsets = (np.arange(settings.image) - settings.image / 2) / settings.focal
     x, y = np.meshgrid(offsets, offsets)  # rows of the image along y
     rays = np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3) @ rotation  # depth 1 long, in the shape's frame
-    camera = -DISTANCE * rotation[2]
-    depth = NEAR + scene.first_hits(camera + NEAR * rays, rays)[0].reshape(x.shape)
+    origins = -DISTANCE * rotation[2] + NEAR * rays
+    reached = scene.first_hits(origins, rays)[0] if settings.erosion > 1 else scene.clearance(origins, rays)
+    depth = NEAR + reached.reshape(x.shape)
     depth = np.minimum(depth, FAR) - np.float32(settings.thickening / settings.resolution)
     return grey_erosion(depth, (settings.erosion, settings.erosion)) if settings.erosion > 1 else depth
 

@@ -23,6 +23,7 @@ SHARPNESS = 64.0  # voxels per unit of winding number; how fast the field rises 
 VIEWS = 48  # directions in which each side of a patch is looked at
 SAMPLES = 2000  # points by area on the whole surface, and
 LEAST_SAMPLES = 4  # on every patch
+FREER = 1e-3  # share of the looks at a patch that are to be more free on one side than on the other
 AT_ONCE = 200_000  # points whose winding numbers are asked for together
 
 
@@ -55,7 +56,8 @@ def facing_out(mesh: Mesh, scene: Scene) -> Mesh:
     points, normals, owner = _patch_samples(mesh, patch)
     front = escapes(scene, points, normals, VIEWS)
     back = escapes(scene, points, -normals, VIEWS)
-    turned = np.bincount(owner, back - front, minlength=patch.max() + 1) > 0
+    freer = np.bincount(owner, back - front, minlength=patch.max() + 1)
+    turned = freer > FREER * VIEWS * np.bincount(owner, minlength=len(freer))
     return Mesh(mesh.vertices, np.where(turned[patch][:, None], mesh.faces[:, ::-1], mesh.faces))
 
 

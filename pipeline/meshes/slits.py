@@ -82,7 +82,7 @@ def _wall_and_gap(
 
 def _clearances(scene: Scene, points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How far it is from surface points (n, 3) along their normals, and against them, to more surface, (n,) each."""
-    before, behind = (scene.first_hits(points + STEP_OFF * way, way)[0] for way in (normals, -normals))
+    before, behind = (scene.clearance(points + STEP_OFF * way, way) for way in (normals, -normals))
     return before, behind
 
 

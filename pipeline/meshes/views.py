@@ -1,4 +1,4 @@
-"""What can be seen of a surface from far away, by rays."""
+"""What can be seen of a surface from far away, by rays; those that slip through edges see nothing (`Scene.blocked`)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,16 @@ def hidden(scene: Scene, points: np.ndarray, normals: np.ndarray, directions: in
         if len(left) == 0:
             break
     return left
+
+
+def hidden_points(scene: Scene, points: np.ndarray, directions: int) -> np.ndarray:
+    """Whether from each point (n, 3) off the surface nothing in any direction leads to infinity, (n,) bool."""
+    left = np.arange(len(points))
+    for view in sphere_directions(directions):
+        left = left[scene.blocked(points[left], np.broadcast_to(view, (len(left), 3)))]
+    is_hidden = np.zeros(len(points), bool)
+    is_hidden[left] = True
+    return is_hidden
 
 
 def escapes(scene: Scene, points: np.ndarray, normals: np.ndarray, directions: int) -> np.ndarray:

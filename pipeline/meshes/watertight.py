@@ -34,6 +34,9 @@ class AcceptanceSettings(Settings):
     """Distance from the closed mesh that at most 1 % of the outer raw surface may exceed: what was lost."""
     edge_change: float = Field(0.02, gt=0, lt=1)
     """Largest relative difference of the longest edges of the two bounding boxes."""
+    growth: float | None = Field(4.0, gt=1)
+    """Largest ratio of its volume to that which the raw surface encloses, null for any; shapes that are mostly sheets,
+    which enclose nothing and are given thickness, have none."""
     more_parts: bool = False
     """Whether it may have more parts than the raw mesh."""
     samples: PositiveInt = 20_000
@@ -130,6 +133,7 @@ from pipeline.geometry.quality import self_intersections
 from pipeline.geometry.repair import nudged, welded
 from pipeline.geometry.simplify import simplified
 from pipeline.meshes.acceptance import Original
+from pipeline.meshes.enclosed import BULK, bulk_edge
 from pipeline.meshes.fusion import fused
 from pipeline.meshes.interior import Enclosure
 from pipeline.meshes.keep import Closed, closed, kept, united
@@ -204,6 +208,11 @@ class _Shape:
             raise Rejected(f"faces with an area of their own: {len(mesh.faces)}; a solid needs {settings.min_faces}")
         scene = Scene(mesh)
         return cls(whole, mesh, scene, Enclosure(mesh, scene) if settings.interior == "solid" else None)
+
+    @functools.cached_property
+    def bulk(self) -> float:
+        """Longest edge of the box of nearly all of the surface."""
+        return bulk_edge(self.mesh)
 
     @functools.cached_property
     def _closed(self) -> Closed | Rejected:
@@ -304,6 +313,11 @@ def _wraps(
     saving = [settings.simplify, settings.simplify and settings.simplify / FINER, None]
     if link in ("alpha_wrap", "fusion") and shape.enclosure is not None:
         raise Rejected("it leaves open shells hollow")
+    if shape.bulk < 1 / settings.resolution:
+        raise Rejected(
+            f"{BULK:.0%} of its surface lies within {shape.bulk:.2g} of its longest edge, less than a voxel of the "
+            f"grid (1/{settings.resolution}): remove the loose pieces far from it, or raise the resolution"
+        )
     if link == "alpha_wrap":
         yield alpha_wrap(shape.mesh, settings.alpha, settings.wrap_offset), saving, None
     elif link == "fusion":

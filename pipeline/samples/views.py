@@ -72,6 +72,7 @@ from pipeline.storage import png_encoding, points_encoding, rounded
 
 ROLLS = {"x": -1, "y": 0, "z": 1}  # how far the axes are rolled to bring y, which the formulas take for up, there
 LIGHT = np.array([-1.0, -2.0, -1.5], np.float32) / np.float32(7.25) ** 0.5  # towards it, camera axes
+SLIPPED = 1e-3  # by how much a ray that slips through an edge sees farther than those beside it, at least
 AMBIENT, FRONTAL, SIDE = 0.25, 0.3, 0.4  # what a face gets at most: everywhere, from the camera, from the light
 
 
@@ -167,7 +168,8 @@ def _window(bounds: np.ndarray, projection: np.ndarray, size: int) -> tuple[slic
 
 def _seen(scene: Scene, x: np.ndarray, y: np.ndarray, intrinsics: np.ndarray, pose: np.ndarray) -> tuple:
     """Brightness and hit or not of the rays through columns x and rows y of the image, (len(y) * len(x),) each."""
-    rays, reached, normals = _cast(scene, x, y, intrinsics, pose)
+    rays, origins = _rays(x, y, intrinsics, pose)
+    reached, normals = scene.first_hits(origins, rays @ pose[:, :3].astype(np.float32))
     hit = np.isfinite(reached)
     light = np.zeros(len(hit), np.float32)
     light[hit] = _light(normals[hit] @ pose[:, :3].astype(np.float32).T, rays[hit])
@@ -177,21 +179,24 @@ def _seen(scene: Scene, x: np.ndarray, y: np.ndarray, intrinsics: np.ndarray, po
 def _depth(scene: Scene, intrinsics: np.ndarray, pose: np.ndarray, size: int) -> np.ndarray:
     """Depth of each pixel's centre, (S, S) float32; 0 where its ray meets nothing."""
     centres = np.arange(size) + 0.5
-    _, reached, _ = _cast(scene, centres, centres, intrinsics, pose)
+    rays, origins = _rays(centres, centres, intrinsics, pose)
+    towards = rays @ pose[:, :3].astype(np.float32)
+    reached = scene.first_hits(origins, towards)[0]
+    beside = scene.clearance(origins, towards)
+    reached = np.where(beside < reached - SLIPPED, beside, reached)
     return np.where(np.isfinite(reached), reached, 0).reshape(size, size)
 
 
-def _cast(scene: Scene, x: np.ndarray, y: np.ndarray, intrinsics: np.ndarray, pose: np.ndarray) -> tuple:
-    """The rays (n, 3) through columns x and rows y of the image, in camera axes and of depth 1; how many of their
-    lengths, which is the depth, they go before they meet the surface, (n,), inf for never; and its normals (n, 3)."""
+def _rays(x: np.ndarray, y: np.ndarray, intrinsics: np.ndarray, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rays (n, 3) through columns x and rows y of the image, in camera axes and of depth 1, and where they begin,
+    (n, 3) canonical."""
     right = (x - intrinsics[0, 2]) / intrinsics[0, 0]
     down = (y - intrinsics[1, 2]) / intrinsics[1, 1]
     rays = np.ones((len(y), len(x), 3), np.float32)
     rays[..., 0], rays[..., 1] = right, down[:, None]
     rays = rays.reshape(-1, 3)
     origin = -(pose[:, 3] @ pose[:, :3]).astype(np.float32)
-    reached, normals = scene.first_hits(np.broadcast_to(origin, rays.shape), rays @ pose[:, :3].astype(np.float32))
-    return rays, reached, normals
+    return rays, np.broadcast_to(origin, rays.shape)
 
 
 def _light(normals: np.ndarray, rays: np.ndarray) -> np.ndarray:

@@ -20,6 +20,9 @@ from tests import solids
 
 BOX = solids.box((1.0, 0.7, 0.5))
 POINTS = np.random.default_rng(5).uniform(-0.5, 0.5, (8000, 3))
+INNER = solids.box((0.3, 0.2, 0.1), (0.1, 0.05, 0.02))
+CAVITY = solids.flipped(INNER)
+ISLAND = solids.box((0.1, 0.1, 0.05), (0.1, 0.05, 0.02))
 WRAPPING = ("shell", "thick_shell", "alpha_wrap")
 
 
@@ -101,6 +104,38 @@ def test_an_inverted_part_beside_another_is_turned():
     far = solids.box((0.3, 0.3, 0.3), (2, 0, 0))
     product = make_watertight(solids.join(BOX, solids.flipped(far)), settings("keep"))
     assert volume(product.value) == pytest.approx(0.35 + 0.027)
+
+
+NESTS = [(BOX, CAVITY), (BOX, CAVITY, ISLAND), (BOX, INNER), (BOX, solids.moved(INNER, (2, 0, 0)), CAVITY)]
+
+
+@pytest.mark.parametrize("parts", NESTS, ids=["hollow", "island in a cavity", "same", "two bodies"])
+@pytest.mark.parametrize("interior", ["hollow", "solid"])
+def test_a_body_that_is_inside_out_as_a_whole_or_mirrored_is_as_it_was(parts, interior):
+    mesh = solids.join(*parts)
+    mirrored = Mesh(mesh.vertices * (1, 1, -1), mesh.faces)
+    expected = make_watertight(mesh, settings("keep", interior=interior))
+    for spoilt in (solids.flipped(mesh), mirrored):
+        product = make_watertight(spoilt, settings("keep", interior=interior))
+        assert product.figures["volume"] == pytest.approx(expected.figures["volume"])
+        assert product.figures["components"] == expected.figures["components"]
+
+
+def test_bodies_are_judged_each_by_its_own_outermost_part():
+    """An inverted hollow body beside a proper one."""
+    beside = solids.moved(solids.join(BOX, CAVITY), (2, 0, 0))
+    product = make_watertight(solids.join(solids.flipped(solids.join(BOX, CAVITY)), beside), settings("keep"))
+    assert volume(product.value) == pytest.approx(2 * (0.35 - 0.006))
+
+
+def test_union_takes_an_inverted_body_as_it_takes_a_proper_one_and_no_cavity():
+    other = solids.box((0.4, 0.5, 0.9), (0.4, 0.3, 0.1))
+    expected = volume(make_watertight(solids.join(BOX, INNER, other), settings("union")).value)
+    turned = solids.flipped(solids.join(BOX, INNER, other))
+    assert volume(make_watertight(turned, settings("union")).value) == pytest.approx(expected)
+    for mesh in (solids.join(BOX, CAVITY, other), solids.flipped(solids.join(BOX, CAVITY, other))):
+        with pytest.raises(Rejected, match="one of them may be a cavity"):
+            make_watertight(mesh, settings("union"))
 
 
 def test_parts_that_cross_are_united_exactly_by_the_link_of_that_name():

@@ -11,6 +11,7 @@ from pipeline.samples.sdf import SdfSettings, compute_sdf
 from pipeline.samples.visible import VisibleCloud, view_positions, visible_cloud, voted_distance
 from pipeline.shape_arrays import shape_arrays
 from tests import solids
+from tests.leaks import SHARES, leaking
 
 COARSE = {"views": 30, "pixels": 120}
 
@@ -151,12 +152,50 @@ def test_votes_by_hand():
 
 def test_observations_after_a_contradiction_are_counted():
     """Triangle 0: front, back, front, front. Triangle 1: front twice. Triangle 2: back, back, front."""
-    from pipeline.samples.visible import _seen_from_both_sides
+    from pipeline.samples.visible import _sides_seen
 
     face = np.array([0, 1, 0, 2, 0, 2, 1, 0, 2])
     turned = np.array([0, 0, 1, 1, 0, 1, 0, 0, 0], bool)
-    assert _seen_from_both_sides(face, turned) == (2, 2)
-    assert _seen_from_both_sides(np.array([], np.int32), np.array([], bool)) == (0, 0)
+    assert _sides_seen(face, turned)[:2] == (2, 2)
+    assert _sides_seen(np.array([], np.int32), np.array([], bool))[:2] == (0, 0)
+
+
+@pytest.mark.parametrize(("from_behind", "bad"), [(1, 0), (5, 0), (6, 1), (50, 1), (94, 1), (95, 0)])
+def test_a_face_is_seen_from_both_sides_where_a_share_of_the_looks_at_it_say_so(from_behind, bad):
+    from pipeline.samples.visible import _sides_seen
+
+    turned = np.random.default_rng(0).permutation(np.arange(100) < from_behind)
+    wrong, faces, stray = _sides_seen(np.full(100, 3), turned)
+    assert faces == bad and (wrong > 0) == bool(bad)
+    rarer = turned if from_behind < 50 else ~turned
+    np.testing.assert_array_equal(stray, rarer & (not bad))
+
+
+HOLLOW = solids.join(solids.icosphere(0.45, subdivisions=4), solids.flipped(solids.icosphere(0.3, subdivisions=4)))
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_closed_shapes_are_right_however_many_rays_slip_through_edges(monkeypatch, share):
+    """A thin plate, a cavity, several bodies, and boxes inside out; what is kept stays the same too."""
+    plate = solids.box((0.9, 0.9, 2e-3))
+    for mesh in (solids.three_boxes(), solids.flipped(solids.three_boxes()), HOLLOW, plate):
+        points = around(mesh, 0.05, 1000)
+        expected = compute_sdf(mesh, {"a": points}, settings()).value
+        with monkeypatch.context() as patch:
+            leaking(patch, share)
+            product = compute_sdf(mesh, {"a": points}, settings())
+        assert product.figures["wrong_share"] < 1e-3 and product.figures["bad_share"] < 1e-3
+        assert (product.value["kept.a"] != expected["kept.a"]).mean() < 5e-3
+        both = product.value["kept.a"] & expected["kept.a"]
+        np.testing.assert_array_equal(product.value["a"][both] < 0, expected["a"][both] < 0)
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_open_shapes_stay_rejected_however_many_rays_slip_through_edges(monkeypatch, share):
+    leaking(monkeypatch, share)
+    for mesh in (sheet(), lidless_box(), solids.flipped(lidless_box())):
+        with pytest.raises(Rejected, match="seen from both sides"):
+            compute_sdf(mesh, {"a": np.zeros((1, 3), np.float32)}, settings())
 
 
 def test_marks_are_stored_and_come_back_under_names_of_their_own():
