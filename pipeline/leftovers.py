@@ -1,4 +1,4 @@
-"""Jobs that a dead run left behind, on this machine, on others, in Slurm's queue: they are ended before new ones start."""
+"""Jobs that a dead run left behind, here, on other machines or in Slurm's queue: they end before new ones start."""
 
 from __future__ import annotations
 
@@ -96,8 +96,9 @@ def wait_for_those_elsewhere(runs: Collection[str]) -> None:
         if time.monotonic() > deadline:
             raise SystemExit(
                 f"{len(left)} jobs of the last run here still work on {_hosts(left)}, {SECONDS_TO_LEAVE:.0f} s after "
-                f"they were told to leave.\nThey write into this folder, so nothing is started beside them. Cancel them "
-                f"in your queue.\nIf you know that they are over, type:  rm {' '.join(map(str, left))}\nand start again."
+                f"they were told to leave.\nThey write into this folder, so nothing is started beside them. Cancel "
+                f"them in your queue.\n"
+                f"If you know that they are over, type:  rm {' '.join(map(str, left))}\nand start again."
             )
         time.sleep(SECONDS_BETWEEN_LOOKS)
         left = jobs_of(runs)

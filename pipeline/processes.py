@@ -78,8 +78,9 @@ def state(row: Mapping[str, Any]) -> str:
 
     Raises KeyError or TypeError for what is no identity.
     """
+    pid, start = row["pid"], row["start"]
     if _seen_from_here(row):
-        return ALIVE if start_time(row["pid"]) == row["start"] else DEAD
+        return ALIVE if start_time(pid) == start else DEAD
     return DEAD if _ended_with_its_machine(row) else ELSEWHERE
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files, processes
-from pipeline.processes import ALIVE, DEAD, ELSEWHERE
+from pipeline.processes import DEAD, ELSEWHERE
 
 FOLDER = Path(".isomill")
 RUNS, JOBS = FOLDER / "runs", FOLDER / "jobs"

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files, leftovers, records, slurm
-from pipeline.processes import ALIVE, DEAD, ELSEWHERE, start_time
+from pipeline.processes import ALIVE, DEAD, ELSEWHERE, start_time  # noqa: F401 - as a record's field
 from pipeline.progress import LOG
 from pipeline.records import FOLDER, JOBS, RUNS, is_over, own_name, read, record, state
 
@@ -49,7 +49,7 @@ class Command:
 
     main: a person started it (it is not a job of a run). real: it will run jobs. gpus_unset: it runs jobs on this
     machine and nobody said how many GPUs they may take. executor: who runs them, as in `--executor`. hooks: the
-    workflow is told when its jobs begin.
+    workflow is told when its jobs begin. dry: it shows what would run.
     """
 
     main: bool
@@ -57,6 +57,7 @@ class Command:
     gpus_unset: bool
     executor: str = "local"
     hooks: bool = True
+    dry: bool = False
 
 
 def command_line(argv: Sequence[str]) -> Command:
@@ -75,7 +76,12 @@ def command_line(argv: Sequence[str]) -> Command:
     if getattr(arguments, "report_after_run", False):
         asked -= {"report", "reporter"}
     return Command(
-        main, main and not asked, main and local and not given, arguments.executor or "local", not arguments.no_hooks
+        main,
+        real=main and not asked,
+        gpus_unset=main and local and not given,
+        executor=arguments.executor or "local",
+        hooks=not arguments.no_hooks,
+        dry=main and bool(arguments.dryrun),
     )
 
 
@@ -155,7 +161,8 @@ def _locked_from_elsewhere(path: Path) -> str:
     sign = ""
     if "sign" in row:
         minutes = records.SIGNS_MISSED * row["sign"] / 60
-        sign = f"Its last sign of life is {records.silence(path):.0f} s old; it counts as dead after {minutes:.0f} minutes.\n"
+        silence = records.silence(path)
+        sign = f"Its last sign of life is {silence:.0f} s old; after {minutes:.0f} minutes it counts as dead.\n"
     return (
         f"This directory is locked by a run on {where}, which this machine cannot see.\n{sign}"
         f"If it is over, type:  rm {path} && snakemake --unlock\nand start again."
@@ -180,14 +187,20 @@ def own_run() -> Path | None:
     return Path(run) if run else None
 
 
-def keep(own: Path) -> None:
+def keep_alive(command: Command) -> None:
     """Give signs of life for this run from now on, and end it if another one has taken the directory over."""
+    if command.executor == "slurm" and not command.hooks:
+        print(
+            "With --no-hooks Isomill cannot write down its Slurm jobs: if it is killed, cancel them.", file=sys.stderr
+        )
 
     def taken_over() -> None:
         print("Another run has taken this directory over while this one was not heard of; it ends.", file=sys.stderr)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    atexit.register(records.give_signs(own, taken_over))
+    run = own_run()
+    if run:
+        atexit.register(records.give_signs(run, taken_over))
 
 
 def note_jobs(own: Path, cluster: bool, locked: bool, jobs: Mapping[str, Any] | None) -> None:

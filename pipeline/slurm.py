@@ -42,7 +42,7 @@ class Job:
 
 def jobs_of(name: str, clusters: Sequence[str] = ()) -> list[Job]:
     """The jobs of this user that carry a run's name and are not over yet. Raises SlurmError where Slurm cannot say."""
-    lines = _ask("squeue", "--noheader", "--array", "--format=%i|%T|%k", *_which(name, clusters)).splitlines()
+    lines = ask("squeue", "--noheader", "--array", "--format=%i|%T|%k", *_which(name, clusters)).splitlines()
     rows = [line.split("|", 2) for line in lines]  # other lines name the cluster whose jobs follow
     return [Job(*(word.strip() for word in row)) for row in rows if len(row) == 3]
 
@@ -62,7 +62,7 @@ def cancel(name: str, clusters: Sequence[str] = ()) -> int:
         # Again at each look: the last submission of a run that was killed may arrive late.
         if any(job.state != COMPLETING for job in left):
             try:
-                _ask("scancel", *_which(name, clusters))
+                ask("scancel", *_which(name, clusters))
             except SlurmError as problem:  # as for a job that ended in between; what counts is the queue
                 refusal = f"; {problem}"
         time.sleep(SECONDS_BETWEEN_LOOKS)
@@ -77,7 +77,7 @@ def _which(name: str, clusters: Sequence[str]) -> list[str]:
     return [*found, f"--clusters={','.join(clusters)}"] if clusters else found
 
 
-def _ask(*command: str) -> str:
+def ask(*command: str) -> str:
     """What a Slurm command prints."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_TO_ANSWER)

@@ -7,6 +7,7 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 from pipeline.jobs.parse import prepare
+from pipeline.jobs.start import first_job, rules_are_known
 
 PLAN = prepare(config, workflow, sys.argv[1:])
 # The settings of a job, found by its fingerprint; for the shell line of a rule.
@@ -20,6 +21,10 @@ RUN_SHARD = (
     f"python -m pipeline run-shard --settings {SETTINGS}"
     " --output {output:q} --workers {threads} --log {log:q} --inputs {input:q}"
 )
+
+
+onstart:
+    first_job(workflow)
 
 
 wildcard_constraints:
