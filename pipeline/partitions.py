@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline import slurm
@@ -85,27 +85,34 @@ def minutes_of(time: str) -> int | None:
 def beyond(requests: Iterable[Request], partitions: Mapping[str, Partition]) -> list[str]:
     """Sentences on requests that their partition never grants; none for partitions that a QoS may widen."""
     default = next((name for name, partition in partitions.items() if partition.default), None)
-    lines = []
+    # Rules that ask one partition for equally much share a sentence.
+    alike: dict[tuple[str, tuple[tuple[str, int], ...]], list[str]] = {}
     for request in requests:
         partition = partitions.get(request.partition or default or "")
         if partition is None or not partition.certain:
             continue
-        allowed = partition.limits
-        limits = {name: allowed[name] for name, amount in request.resources if amount > allowed.get(name, amount)}
-        if limits:
-            lines.append(_sentence(request, partition.name, limits))
-    return lines
+        limits = partition.limits
+        excess = tuple((name, amount) for name, amount in request.resources if amount > limits.get(name, amount))
+        if excess:
+            alike.setdefault((partition.name, excess), []).append(request.rule)
+    return [_sentence(rules, excess, partitions[name]) for (name, excess), rules in alike.items()]
 
 
-def _sentence(request: Request, partition: str, limits: Mapping[str, int]) -> str:
-    asked = " and ".join(_quantity(name, amount) for name, amount in request.resources if name in limits)
+def _sentence(rules: Sequence[str], excess: Sequence[tuple[str, int]], partition: Partition) -> str:
+    names = sorted(set(rules))
+    asked = " and ".join(_quantity(name, amount) for name, amount in excess)
+    limits = {name: partition.limits[name] for name, _ in excess}
     allowed = " and ".join(_quantity(name, limit) for name, limit in limits.items())
     resources = ", ".join(f"{name}: {limit}" for name, limit in limits.items() if name != CPUS)
-    lines = [f"set-resources: {{{request.rule}: {{{resources}}}}}"] if resources else []
-    lines += [f"set-threads: {{{request.rule}: {limits[CPUS]}}}"] if CPUS in limits else []
+    lines = []
+    if resources:
+        lines.append("set-resources: {" + ", ".join(f"{rule}: {{{resources}}}" for rule in names) + "}")
+    if CPUS in limits:
+        lines.append("set-threads: {" + ", ".join(f"{rule}: {limits[CPUS]}" for rule in names) + "}")
+    verb = "asks" if len(names) == 1 else "ask"
     return (
-        f"{request.rule} asks for {asked}, and partition {partition} allows {allowed}: its jobs would never start. "
-        f"Name a larger partition for it in the profile, or add there:  {';  '.join(lines)}"
+        f"{', '.join(names)} {verb} for {asked}, and partition {partition.name} allows {allowed}: such jobs would never "
+        f"start. Name a larger partition in the profile, or add there:  {';  '.join(lines)}"
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import io
 import sys
 from collections.abc import Sequence
-from contextlib import chdir
+from contextlib import chdir, redirect_stderr
 from typing import Any
 
 from pipeline import partitions, runs
@@ -20,7 +21,7 @@ CLUSTERS = ("slurm_cluster", "cluster", "clusters")
 def rules_are_known(workflow: Any, plan: Plan, argv: Sequence[str]) -> None:
     """Say in a dry run which rules of the study ask for more than their partition grants; a real run refuses in
     `first_job`, when it knows which jobs are due."""
-    with chdir(workflow.workdir_init):
+    with chdir(workflow.workdir_init), redirect_stderr(io.StringIO()):  # which names the profiles once more
         command = runs.command_line(argv)
     if command.real:
         atexit.register(say_what_lacks_metadata, workflow)
