@@ -111,8 +111,8 @@ def _sentence(rules: Sequence[str], excess: Sequence[tuple[str, int]], partition
         lines.append("set-threads: {" + ", ".join(f"{rule}: {limits[CPUS]}" for rule in names) + "}")
     verb = "asks" if len(names) == 1 else "ask"
     return (
-        f"{', '.join(names)} {verb} for {asked}, and partition {partition.name} allows {allowed}: such jobs would never "
-        f"start. Name a larger partition in the profile, or add there:  {';  '.join(lines)}"
+        f"{', '.join(names)} {verb} for {asked}, and partition {partition.name} allows {allowed}: such jobs would "
+        f"never start. Name a larger partition in the profile, or add there:  {';  '.join(lines)}"
     )
 
 

@@ -47,9 +47,10 @@ def test_slurms_times_are_minutes(time, minutes):
 def test_the_sentence_names_the_rule_both_figures_and_what_to_write(found):
     training = Request("train_model", "gpu", (("runtime", 2880), ("mem_mb", 16000), ("threads", 8)))
     assert beyond([training], found) == [
-        "train_model asks for 2880 minutes (48 h) and 16,000 MB and 8 CPUs, and partition gpu allows 720 minutes (12 h) "
-        "and 12,000 MB and 6 CPUs: such jobs would never start. Name a larger partition in the profile, or add there:  "
-        "set-resources: {train_model: {runtime: 720, mem_mb: 12000}};  set-threads: {train_model: 6}"
+        "train_model asks for 2880 minutes (48 h) and 16,000 MB and 8 CPUs, and partition gpu allows "
+        "720 minutes (12 h) and 12,000 MB and 6 CPUs: such jobs would never start. Name a larger partition in the "
+        "profile, or add there:  set-resources: {train_model: {runtime: 720, mem_mb: 12000}};  "
+        "set-threads: {train_model: 6}"
     ]
 
 
