@@ -21,6 +21,7 @@ NEUTRAL = frozenset(
     for name in (
         "settings",
         "files",
+        "processes",
         "store",
         "ledger",
         "progress",
