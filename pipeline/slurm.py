@@ -48,27 +48,28 @@ def jobs_of(name: str, clusters: Sequence[str] = ()) -> list[Job]:
 
 
 def cancel(name: str, clusters: Sequence[str] = ()) -> int:
-    """Take a run's jobs out of the queue and wait until none is left; gives how many there were.
+    """Take a run's jobs out of the queue and wait until none is left; gives how many had to be cancelled.
 
     Raises SlurmError where Slurm cannot be asked, and JobsStay after SECONDS_TO_CANCEL.
     """
     left = jobs_of(name, clusters)
-    seen = {job.number for job in left}
+    cancelled: set[str] = set()
     refusal = ""
     deadline = time.monotonic() + SECONDS_TO_CANCEL
     while left:
         if time.monotonic() > deadline:
             raise JobsStay(", ".join(map(str, left)) + refusal)
         # Again at each look: the last submission of a run that was killed may arrive late.
-        if any(job.state != COMPLETING for job in left):
+        at_work = {job.number for job in left if job.state != COMPLETING}
+        cancelled |= at_work
+        if at_work:
             try:
                 ask("scancel", *_which(name, clusters))
             except SlurmError as problem:  # as for a job that ended in between; what counts is the queue
                 refusal = f"; {problem}"
         time.sleep(SECONDS_BETWEEN_LOOKS)
         left = jobs_of(name, clusters)
-        seen |= {job.number for job in left}
-    return len(seen)
+    return len(cancelled)
 
 
 def _which(name: str, clusters: Sequence[str]) -> list[str]:

@@ -148,7 +148,8 @@ def test_jobs_that_stay_in_the_queue_stop_the_start_with_their_names(queue, dead
     assert f"squeue --name={NAME}" in message
     assert [path.name for path in RUNS.glob("*.json")] == [record.name], "no run has begun"
     (queue / "stays").unlink()
-    assert runs.begin() == ["Cancelled 1 Slurm jobs the last run left behind."]
+    assert runs.begin() == []
+    assert (queue / NAME).read_text() == "", "the next start asks and waits again"
 
 
 def test_where_slurm_does_not_answer_nothing_starts_and_the_way_out_is_named(queue, dead_pid):
