@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 from snakemake.utils import min_version
@@ -35,3 +36,6 @@ rule all:
     default_target: True
     input:
         rules.eval_all.input,
+
+
+rules_are_known(workflow, PLAN, sys.argv[1:])

@@ -6,13 +6,21 @@ import functools
 import hashlib
 import json
 import os
+import re
 import secrets
+import shutil
 import socket
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pipeline import processes
 from pipeline.settings import canonical_json
+
+TEMPORARY = ".tmp-"
+# What processes elsewhere were writing is nobody's when it has not grown for a day: files are written in one go.
+SECONDS_OF_SILENCE = 24 * 3600.0
 
 
 class DamagedRecord(ValueError):
@@ -32,7 +40,12 @@ def digest_of_file(path: Path) -> str:
 
 def temporary_name(folder: Path) -> Path:
     """A name in `folder` that says which process may be writing it, so that the dead ones' leftovers can be swept."""
-    return folder / f".tmp-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(6)}"
+    pid = os.getpid()
+    return folder / f"{_prefix_of_this_place()}{pid}-{processes.start_time(pid)}-{secrets.token_hex(6)}"
+
+
+def _prefix_of_this_place() -> str:
+    return f"{TEMPORARY}{socket.gethostname()}-{processes.place()}-"
 
 
 def write_atomic(path: Path, content: bytes | str, scratch: Path | None = None) -> None:
@@ -143,13 +156,53 @@ def append_line(path: Path, value: Any) -> None:
         raise
 
 
-def sweep_temporaries(folder: Path) -> None:
-    """Remove temporary files that processes of this host left behind when they died."""
-    prefix = f".tmp-{socket.gethostname()}-"
-    for path in folder.glob(f"{prefix}*"):
-        pid = path.name.removeprefix(prefix).split("-")[0]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            path.unlink(missing_ok=True)
+def sweep_temporaries(folder: Path, below: bool = False) -> None:
+    """Remove what processes that are gone were writing in `folder`, and in all folders below it where `below` is set.
+
+    Of this machine's processes the name tells which one it was. Of others (another host, container or start of the
+    machine) nobody can see whether they live; what has not been written to for a day is nobody's.
+    """
+    now = None
+    for path in list(_temporaries(folder, below)):
+        owner = re.fullmatch(re.escape(_prefix_of_this_place()) + r"(\d+)-(\d+|None)-[0-9a-f]+", path.name)
+        if owner:
+            gone = processes.start_time(int(owner[1])) != owner[2]
+        else:
+            now = clock_of(folder) if now is None else now
+            gone = now - _last_write(path) > SECONDS_OF_SILENCE
+        if gone:
+            _remove(path)
+
+
+def _temporaries(folder: Path, below: bool) -> Iterator[Path]:
+    """Files and folders with temporary names; what such a folder holds goes with it."""
+    for parent, folders, names in os.walk(folder):
+        yield from (Path(parent, name) for name in (*folders, *names) if name.startswith(TEMPORARY))
+        folders[:] = [name for name in folders if below and not name.startswith(TEMPORARY)]
+
+
+def clock_of(folder: Path) -> float:
+    """The time by the clock of the file system that holds `folder`, which may be another machine's, in seconds."""
+    path = temporary_name(folder)
+    path.touch()
+    try:
+        return path.stat().st_mtime
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _last_write(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -22,6 +22,7 @@ NEUTRAL = frozenset(
     for name in (
         "settings",
         "files",
+        "processes",
         "store",
         "ledger",
         "progress",

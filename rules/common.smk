@@ -7,6 +7,7 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 from pipeline.jobs.parse import prepare
+from pipeline.jobs.start import first_job, rules_are_known
 
 PLAN = prepare(config, workflow, sys.argv[1:])
 # The settings of a job, found by its fingerprint; for the shell line of a rule.
@@ -23,6 +24,10 @@ RUN_SHARD = (
     " --output {output:q} --workers {threads} --memory {resources.mem_mb} --log {log:q} --inputs {input:q}"
     f"{RECEIPT}"
 )
+
+
+onstart:
+    first_job(workflow)
 
 
 wildcard_constraints:

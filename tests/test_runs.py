@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from pipeline import runs
+from pipeline import files, leftovers, processes, records, runs
 from pipeline.config import ROOT
 from pipeline.runs import JOBS, LOCKS, NOT_A_RUN, RUN_VARIABLE, RUNS, command_line
 
@@ -133,10 +135,23 @@ def test_gpus_are_counted_unless_somebody_said_how_many(folder):
 # --- records
 
 
-def write_record(folder: Path, pid: int, start: str | None, host: str = HOST) -> Path:
+def write_record(folder: Path, pid: int, start: str | None, host: str = HOST, **facts) -> Path:
     path = folder / f"{host}-{pid}-{start}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"host": host, "pid": pid, "start": start, "command": ["snakemake"]}))
+    path.write_text(json.dumps({"host": host, "pid": pid, "start": start, "command": ["snakemake"], **facts}))
+    return path
+
+
+MACHINES_OWN = 0xEFFFFFFC  # the PID namespace of a machine itself
+CONTAINERS = 4026532178
+
+
+def elsewhere(folder: Path, host: str = "login-2", silent: float = 0.0, **facts) -> Path:
+    """The record of a process that this machine cannot see, `silent` seconds after its last sign of life."""
+    place = {"boot": "another", "pid_namespace": MACHINES_OWN, "machine": "another", "sign": 60.0}
+    path = write_record(folder, 4711, "12345", host, **{**place, **facts})
+    time_of_sign = time.time() - silent
+    os.utime(path, (time_of_sign, time_of_sign))
     return path
 
 
@@ -192,6 +207,85 @@ def test_another_process_with_the_same_number_is_not_the_one_recorded():
 
 def test_a_process_elsewhere_cannot_be_seen(dead_pid):
     assert runs.state(write_record(RUNS, dead_pid, "1", host="elsewhere")) == "another host"
+
+
+def here(**facts) -> dict:
+    """Where this process is, with some facts that differ."""
+    return {**processes.identity(), **facts}
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        pytest.param({}, "alive", id="this process"),
+        pytest.param({"host": "renamed"}, "alive", id="the host has got another name"),
+        pytest.param({"start": "1"}, "dead", id="the number was given away"),
+        pytest.param({"pid_namespace": CONTAINERS}, "another host", id="a container with the same host name"),
+        pytest.param({"pid_namespace": CONTAINERS, "start": "1"}, "another host", id="a container, any process"),
+        pytest.param({"boot": "b", "pid_namespace": MACHINES_OWN}, "dead", id="the machine was started again"),
+        pytest.param({"boot": "b", "machine": "m", "pid_namespace": MACHINES_OWN}, "another host", id="same name"),
+        pytest.param({"boot": "b", "machine": None, "pid_namespace": MACHINES_OWN}, "another host", id="no machine-id"),
+        pytest.param({"boot": "b", "pid_namespace": CONTAINERS}, "another host", id="containers share a machine-id"),
+        pytest.param({"boot": "b", "host": "h", "pid_namespace": MACHINES_OWN}, "another host", id="a cloned disk"),
+    ],
+)
+def test_a_process_is_looked_for_where_it_can_be_seen_only(monkeypatch, facts, expected):
+    monkeypatch.setattr(processes, "pid_namespace", lambda: MACHINES_OWN)
+    monkeypatch.setattr(processes, "machine_id", lambda: "this machine's")
+    assert processes.state(here(**facts)) == expected
+
+
+def test_inside_a_container_the_machines_own_processes_cannot_be_seen(monkeypatch):
+    monkeypatch.setattr(processes, "pid_namespace", lambda: CONTAINERS)
+    assert processes.state(here(pid_namespace=CONTAINERS)) == "alive"
+    assert processes.state(here(pid_namespace=MACHINES_OWN)) == "another host"
+    assert processes.state(here(boot="b", pid_namespace=MACHINES_OWN)) == "another host"
+
+
+def test_what_stands_in_a_record_is_what_the_kernel_says():
+    row = records.read(runs.record(RUNS))
+    assert row["boot"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert f"pid:[{row['pid_namespace']}]" == os.readlink("/proc/self/ns/pid")
+
+
+@pytest.mark.parametrize(("silent", "expected"), [(0, "another host"), (500, "another host"), (700, "dead")])
+def test_who_gives_no_sign_of_life_for_ten_minutes_is_dead(silent, expected):
+    assert runs.state(elsewhere(RUNS, silent=silent)) == expected
+
+
+def test_a_record_of_an_older_version_gives_no_signs_and_never_counts_as_dead(dead_pid):
+    path = write_record(RUNS, dead_pid, "1", host="elsewhere")
+    os.utime(path, (0, 0))
+    assert runs.state(path) == "another host"
+
+
+def test_silence_is_measured_by_the_clock_of_the_files_not_by_that_of_this_machine(monkeypatch):
+    """File servers and machines disagree by minutes."""
+    path = elsewhere(RUNS, silent=100)
+    monkeypatch.setattr(time, "time", lambda: 1e10)
+    assert runs.state(path) == "another host"
+
+
+def test_signs_of_life_set_the_time_anew(monkeypatch):
+    monkeypatch.setattr(records, "SECONDS_BETWEEN_SIGNS", 0.01)
+    path = elsewhere(RUNS, silent=1000)
+    gone = threading.Event()
+    stop = records.give_signs(path, gone.set)
+    while records.silence(path) > 100:
+        time.sleep(0.005)
+    path.unlink()
+    assert gone.wait(timeout=10), "its owner must learn that it was taken over"
+    stop()
+
+
+def test_a_suspended_run_that_comes_back_finds_that_it_is_over(monkeypatch):
+    monkeypatch.setattr(records, "SECONDS_BETWEEN_SIGNS", 0.01)
+    path = runs.record(RUNS)
+    records.add(path, cluster=True)
+    records.retire(path)
+    gone = threading.Event()
+    records.give_signs(path, gone.set)
+    assert gone.wait(timeout=10)
 
 
 @pytest.mark.parametrize("text", ["", '{"host": "x', "{}", "[]", "null", "7", '{"host": "x"}', "\x00\x00"])
@@ -285,6 +379,38 @@ def test_a_lock_that_may_belong_to_another_machine_says_what_to_type(dead_pid):
     assert path.exists() and record.exists() and len(list(RUNS.glob("*.json"))) == 1
 
 
+def test_the_lock_of_a_container_with_the_same_host_name_is_explained():
+    path = lock()
+    record = elsewhere(RUNS, host=HOST, boot=processes.boot_id(), pid_namespace=CONTAINERS, silent=30)
+    with pytest.raises(SystemExit) as refused:
+        runs.begin()
+    assert re.fullmatch(
+        rf"This directory is locked by a run on {HOST}, in another container or PID namespace, which this machine "
+        rf"cannot see.\nIts last sign of life is (29|3\d) s old; after 10 minutes it counts as dead.\n"
+        rf"If it is over, type:  rm {record} && snakemake --unlock\nand start again.",
+        refused.value.code,
+    )
+    assert path.exists() and record.exists()
+
+
+def test_the_lock_of_a_run_elsewhere_that_fell_silent_is_removed():
+    path, record = lock(), elsewhere(RUNS, silent=3600)
+    assert runs.begin() == ["The last run here was killed; its lock is removed and its work is taken up again."]
+    assert not path.exists() and not record.exists()
+
+
+def test_a_run_elsewhere_that_is_still_planning_holds_no_lock_and_is_left_alone():
+    record = elsewhere(RUNS)
+    assert runs.begin() == []
+    assert record.exists() and not runs.alone()
+
+
+def test_a_run_elsewhere_that_has_held_the_lock_and_holds_it_no_more_is_over():
+    record = elsewhere(RUNS, locked=True)
+    assert runs.begin() == []
+    assert not record.exists() and runs.alone()
+
+
 def test_after_the_command_that_was_told_the_run_starts(dead_pid):
     path, record = lock(), write_record(RUNS, dead_pid, "12345", host="login-2")
     with pytest.raises(SystemExit):
@@ -314,6 +440,22 @@ def test_a_run_elsewhere_that_holds_no_lock_is_over(dead_pid):
     assert not path.exists()
 
 
+def test_leftovers_below_results_are_swept_by_a_run_that_is_alone(start):
+    results = Path("results/demo/data")
+    results.mkdir(parents=True)
+    living = files.temporary_name(results)
+    dead = living.with_name(living.name.replace(f"-{os.getpid()}-", "-99999999-"))
+    for path in (living, dead):
+        path.write_bytes(b"half")
+    run = start(RUN)
+    runs.begin()
+    assert dead.exists(), "another run is alive"
+    run.kill()
+    run.wait()
+    runs.begin()
+    assert living.exists() and not dead.exists()
+
+
 def test_a_run_that_ends_by_itself_leaves_no_record():
     program = "from pipeline import runs; runs.begin(); print(*[p.name for p in runs.RUNS.glob('*.json')])"
     command = [sys.executable, "-c", program]
@@ -335,7 +477,7 @@ def test_jobs_of_a_dead_run_are_stopped(start, dead_pid):
 
 
 def test_a_job_that_does_not_listen_is_killed(start, dead_pid, monkeypatch):
-    monkeypatch.setattr(runs, "SECONDS_TO_STOP", 0.3)
+    monkeypatch.setattr(leftovers, "SECONDS_TO_STOP", 0.3)
     write_record(RUNS, dead_pid, "12345")
     job = start(f"import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n{JOB}")
     runs.begin()
@@ -372,13 +514,51 @@ def test_a_job_stops_when_its_run_dies(start, folder):
     assert job.wait(timeout=5) == -signal.SIGTERM
 
 
-def test_a_job_on_another_machine_than_its_run_goes_on(start, dead_pid):
+def job_records() -> list[dict]:
+    return [files.read_json(path) for path in JOBS.glob("*.json")]
+
+
+def test_a_job_on_another_machine_than_its_run_goes_on_and_is_written_down(start, dead_pid):
     """There its run cannot be seen, and may have ended after it handed out its jobs."""
     record = write_record(RUNS, dead_pid, "1", host="login-2").resolve()
     for path in (record, record.with_name("login-2-77-88.json")):
-        job = start(WATCHED, **{RUN_VARIABLE: str(path)})
+        job = start(WATCHED, **{RUN_VARIABLE: str(path), "SLURM_JOB_ID": "33"})
         time.sleep(0.3)
-        assert job.poll() is None and not JOBS.exists()
+        assert job.poll() is None
+        (row,) = [row for row in job_records() if row["pid"] == job.pid]
+        assert row["run"] == path.name and row["slurm_job"] == "33" and row["sign"] == 60.0
+
+
+def test_a_job_on_another_machine_leaves_when_its_run_is_over(start):
+    record = elsewhere(RUNS, cluster=True).resolve()
+    job = start(WATCHED, **{RUN_VARIABLE: str(record)})
+    records.retire(record)
+    assert job.wait(timeout=10) == -signal.SIGTERM
+
+
+def test_a_job_in_a_container_of_the_same_host_name_does_not_take_its_run_for_dead(start, dead_pid):
+    facts = {"boot": processes.boot_id(), "pid_namespace": CONTAINERS}
+    record = write_record(RUNS, dead_pid, "12345", **facts).resolve()
+    job = start(WATCHED, **{RUN_VARIABLE: str(record)})
+    time.sleep(0.3)
+    assert job.poll() is None
+
+
+def test_a_job_that_comes_late_touches_nothing(monkeypatch):
+    """The queue of a cluster may start it when another run has its place; Snakemake would delete outputs first."""
+    record = elsewhere(RUNS, cluster=True)
+    monkeypatch.setenv(RUN_VARIABLE, str(record))
+    runs.leave_if_over()
+    records.retire(record)
+    with pytest.raises(SystemExit, match="another one works here now"):
+        runs.leave_if_over()
+
+
+def test_where_the_folder_of_the_run_is_not_shared_a_job_works_all_the_same(monkeypatch, folder):
+    monkeypatch.setenv(RUN_VARIABLE, str(folder / "gone" / "runs" / "login-2-1-2.json"))
+    runs.watch_run()
+    runs.leave_if_over()
+    assert not list(folder.iterdir())
 
 
 def test_a_job_started_by_hand_is_not_watched():

@@ -33,6 +33,8 @@ def prepare(config: Mapping[str, Any], workflow: Any, argv: Sequence[str]) -> Pl
     # A profile is named from where the command was typed, and --directory has led elsewhere by now.
     with chdir(workflow.workdir_init):
         command = runs.command_line(argv)
+    if not command.main:
+        runs.leave_if_over()
     try:
         if command.main:
             for path in workflow.configfiles:
@@ -42,6 +44,7 @@ def prepare(config: Mapping[str, Any], workflow: Any, argv: Sequence[str]) -> Pl
             say(preset_notes(plan.study))
         if command.real:
             say(runs.begin())
+            runs.keep_alive(command)
         if command.main:
             _relist(plan, write=command.real and runs.alone())
         if command.real:
