@@ -111,7 +111,11 @@ class Plan:
         if self.study.source.split.kind != "files":
             return ""
         found = [(category, file) for file, category in list_files(Path(path).expanduser())]
-        rows = [[category, file.name, files.digest_of(file.read_bytes())] for category, file in found]
+        try:
+            rows = [[category, file.name, files.digest_of(file.read_bytes())] for category, file in found]
+        except OSError as problem:
+            message = f"source.split.path: the lists at {path} cannot be read ({problem.strerror})"
+            raise ConfigError(message) from None
         return fingerprint.key_of(rows)
 
     def shard_count(self, category: str) -> int:

@@ -173,6 +173,12 @@ def test_the_content_of_split_lists_decides_the_listing(tmp_path):
     assert changed(one, again) == set()
 
 
+def test_split_lists_that_are_not_there_are_one_message(tmp_path):
+    overlay = {"source": {"split": {"kind": "files", "path": str(tmp_path / "gone.csv")}}}
+    with pytest.raises(ConfigError, match=r"source\.split\.path: the lists at .*gone\.csv cannot be read \(No such file"):
+        plan_of(overlay)
+
+
 def _planned(path, overlay: dict, rows: str) -> Plan:
     """The plan at a moment: fingerprints are taken once, while the lists hold these rows."""
     path.write_text(f"category,id,split\n{rows}")
