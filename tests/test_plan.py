@@ -303,9 +303,9 @@ def test_a_settings_file_of_equal_name_has_equal_content(base, name):
             assert one["seed"] == other["seed"] or not one["random"]
 
 
-@pytest.mark.parametrize("key", ["checkpoint", "resolution"])
+@pytest.mark.parametrize("key", ["checkpoint", "resolution_0"])
 def test_a_child_follows_the_weights_of_its_parent_and_not_how_its_meshes_are_taken(key):
-    value = {"checkpoint": "last", "resolution": 16}[key]
+    value = {"checkpoint": "last", "resolution_0": 16}[key]
     one, other = (plan_of({"experiments": [block, GAN]}) for block in (AE, {**AE, "extraction": {key: value}}))
     touched = {name for name in changed(one, other) if name.endswith("/gan")}
     childs = {f"{stage}/gan" for stage in ("train_model", "sample_shapes")}
