@@ -108,7 +108,8 @@ def _outside_stages(plan: Plan) -> Iterator[str]:
     if source.split.kind == "files":
         for key, value in _changed(source.split):
             if key in ("train", "val", "test"):
-                yield _unread(f"source.split.{key}", value, "source.split.kind is files, so the lists divide the shapes")
+                why = "source.split.kind is files, so the lists divide the shapes"
+                yield _unread(f"source.split.{key}", value, why)
     if source.kind != "demo":
         for key, value in _changed(study.demo):
             if key != "experiments":  # the default file shows its own
@@ -123,7 +124,7 @@ def _of_block(plan: Plan, block: Mapping[str, Any]) -> Iterator[str]:
     if written["training"] and declaration.trains != "gradient":
         yield f"experiment {name}: its training decides nothing, since {experiment.method} is not trained by steps"
     if written["sampling"] and not declaration.generates:
-        yield f"experiment {name}: its sampling decides nothing, since {experiment.method} reconstructs and draws nothing"
+        yield f"experiment {name}: its sampling decides nothing, since {experiment.method} draws no shapes of its own"
     if declaration.quantity == "surface":
         for key in written["extraction"]:
             if key not in WITHOUT_FIELD:

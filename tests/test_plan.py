@@ -175,7 +175,7 @@ def test_the_content_of_split_lists_decides_the_listing(tmp_path):
 
 def test_split_lists_that_are_not_there_are_one_message(tmp_path):
     overlay = {"source": {"split": {"kind": "files", "path": str(tmp_path / "gone.csv")}}}
-    with pytest.raises(ConfigError, match=r"source\.split\.path: the lists at .*gone\.csv cannot be read \(No such file"):
+    with pytest.raises(ConfigError, match=r"source\.split\.path: the lists at .*gone\.csv cannot be read \(No such"):
         plan_of(overlay)
 
 

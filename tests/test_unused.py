@@ -82,7 +82,7 @@ NAMED = {
     "experiment mine: its training decides nothing, since poisson is not trained by steps": (
         experiment(method="poisson", training={"steps": 9}),
     ),
-    "experiment mine: its sampling decides nothing, since onet reconstructs and draws nothing": (
+    "experiment mine: its sampling decides nothing, since onet draws no shapes of its own": (
         experiment(sampling={"count": 9}),
     ),
     "experiment mine: extraction.resolution_0 decides nothing: poisson gives its meshes itself, not by a field": (
