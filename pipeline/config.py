@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline import commands
 from pipeline.mistakes import explained, nearest
 from pipeline.models import registry
 from pipeline.overlays import ConfigError, merge, read_yaml
@@ -293,6 +294,9 @@ class Study(Settings):
     demo: DemoConfig = Field(default_factory=DemoConfig)
     """The embedded demo."""
 
+    allow_empty: bool = False
+    """A run whose report compares nothing, without test shapes or with all of them rejected, has not failed."""
+
     download: _settings("pipeline.sources.download", "DownloadSettings") = Field(
         default_factory=_settings("pipeline.sources.download", "DownloadSettings")
     )
@@ -451,7 +455,7 @@ def preset_notes(study: Study) -> list[str]:
             used = getattr(study.stages, stage).model_dump(mode="json")
             notes += [
                 f"{block['name']}: its preset asks for stages.{stage}.{key} = {value}, this study has {used[key]}. "
-                f"To follow it: --configfile resources/presets/{block['preset']}.yaml"
+                f"To follow it: {_laid_under(block['preset'])}"
                 for key, value in values.items()
                 if used[key] != value
             ]
@@ -461,6 +465,11 @@ def preset_notes(study: Study) -> list[str]:
                 f"{block['name']}-scratch."
             )
     return notes
+
+
+def _laid_under(preset: str) -> str:
+    """The switch that lays this run's files over a preset's."""
+    return " ".join(commands.with_configfiles([f"resources/presets/{preset}.yaml"]))
 
 
 _MEAN_EXTRACTION = {"method": "dense", "resolution": 64, "box": 1.1}

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
+from pipeline import commands, files
 
 FOLDER = Path(".isomill")
 RUNS, JOBS, GUARD = FOLDER / "runs", FOLDER / "jobs", FOLDER / "guard"
@@ -44,12 +44,16 @@ class Command:
     """A Snakemake command line, profiles merged in.
 
     main: a person started it (it is not a job of a run). real: it will run jobs. gpus_unset: it runs jobs on this
-    machine and nobody said how many GPUs they may take.
+    machine and nobody said how many GPUs they may take. planned: it runs jobs or shows which it would run (-n). local:
+    the jobs run on this machine. targets: what is asked for.
     """
 
     main: bool
     real: bool
     gpus_unset: bool
+    planned: bool = False
+    local: bool = False
+    targets: tuple[str, ...] = ()
 
 
 def command_line(argv: Sequence[str]) -> Command:
@@ -67,7 +71,14 @@ def command_line(argv: Sequence[str]) -> Command:
     asked = {name for name in NOT_A_RUN if _given(getattr(arguments, name, None))}
     if getattr(arguments, "report_after_run", False):
         asked -= {"report", "reporter"}
-    return Command(main, main and not asked, main and local and not given)
+    return Command(
+        main,
+        real=main and not asked,
+        gpus_unset=main and local and not given,
+        planned=main and asked <= {"dryrun"},
+        local=local,
+        targets=tuple(arguments.targets or ()),
+    )
 
 
 def _given(value: Any) -> bool:
@@ -151,12 +162,12 @@ def _alone(others: dict[Path, str], lines: list[str]) -> bool:
         host = files.read_json(elsewhere[0])["host"]
         raise SystemExit(
             f"This directory is locked by a run on {host}, which this machine cannot see.\n"
-            f"If it is over, type:  rm {elsewhere[0]} && snakemake --unlock\nand start again."
+            f"If it is over, type:  rm {elsewhere[0]} && {commands.snakemake('--unlock')}\nand start again."
         )
     if locks and not others:
         raise SystemExit(
             "This directory is locked, and Isomill did not write down by whom: perhaps a run that is still alive on "
-            "another machine.\nIf you know that none is, type:  snakemake --unlock\nand start again."
+            f"another machine.\nIf you know that none is, type:  {commands.snakemake('--unlock')}\nand start again."
         )
     for lock in locks:
         lock.unlink(missing_ok=True)

@@ -448,7 +448,9 @@ def test_merge_keys_may_be_overridden(tmp_path):
 def test_a_file_that_is_no_mapping_is_refused(tmp_path):
     expected = ": expected keys and values, as in `dataset: mine`, found"
     assert refused(tmp_path, "- a\n- b\n") == f", line 1, column 1{expected} a list"
-    assert refused(tmp_path, "# a\n\n  just text\n  on two lines\n") == f", line 3, column 3{expected} text without them"
+    assert (
+        refused(tmp_path, "# a\n\n  just text\n  on two lines\n") == f", line 3, column 3{expected} text without them"
+    )
     assert refused(tmp_path, b"\xff\xfe\x00") == ": not text in UTF-8 (byte 0); is this a configuration?"
     assert refused(tmp_path, "[" * 100_000) == ": nested too deeply"
 
@@ -460,7 +462,7 @@ PLACES = {
     "dataset: a\nseed:\t1\n": f", line 2, column 6: {TAB}",
     "a: b: c\n": ", line 1, column 5: a colon where none is expected; indent the line as its neighbours, or quote the "
     "text",
-    "dataset: mine\nnow comes prose\nseed: 1\n": ", line 2, column 1: expected `key: value`, found text without a colon",
+    "seed: 0\nnow comes prose\nseed: 1\n": ", line 2, column 1: expected `key: value`, found text without a colon",
     "dataset: [mine\n": ", line 2, column 1: expected ',' or ']', but got '<stream end>'",
     "dataset: 'mine\n": ", line 2, column 1: found unexpected end of stream",
 }

@@ -278,6 +278,7 @@ EDITS = {
     "the order of experiments": ({"experiments": [POISSON, ONET, DEEPSDF]}, REPORT),
     "seconds per shape": ({"limits": {"seconds": 5}}, set()),
     "memory per shape": ({"limits": {"memory_mb": 500}}, set()),
+    "nothing to compare allowed": ({"allow_empty": True}, {"check_tested"}),
     "share of rejected": ({"limits": {"max_rejected": 0.5}}, {"check_rejected"}),
     "place of the store": ({"store": {"path": "elsewhere"}}, set()),
     "shared stores": ({"store": {"shared": ["theirs"]}}, set()),

@@ -24,6 +24,7 @@ JOBS = {
     "summarise": "join the measurements into tables",
     "drop-products": "remove the files of a data stage that everything has read",
     "make-report": "write the report",
+    "check-tested": "judge whether the report compares anything",
     "record-provenance": "write the RO-Crate of the results",
 }
 HELPERS = {

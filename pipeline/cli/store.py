@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline import ledger, runs
+from pipeline import commands, ledger, runs
 from pipeline.cli.study import add_config_argument, read_plan
 from pipeline.files import read_json
 from pipeline.jobs.context import open_store
@@ -59,7 +59,7 @@ def verify(store: Store, arguments: argparse.Namespace) -> int:
         print(f"missing: {file}")
     print(f"{len(files)} damaged, {len(missing)} missing" if files or missing else "every file is whole")
     if files or missing:
-        print("`isomill store repair` makes the next run remake them.")
+        print(f"`{commands.isomill('store', 'repair')}` makes the next run remake them.")
     return 1 if files or missing else 0
 
 
@@ -70,7 +70,8 @@ def collect(store: Store, arguments: argparse.Namespace) -> int:
     """
     unreadable = [path for path in records() if named_by(path) is None]
     if unreadable:
-        raise SystemExit(f"error: {unreadable[0]} cannot be read; run `isomill store repair` first")
+        repair = commands.isomill("store", "repair")
+        raise SystemExit(f"error: {unreadable[0]} cannot be read; run `{repair}` first")
     named = named_files()
     unnamed = [e for e in store.list() if e.file not in named and e.extension not in ("rejected", DROPPED)]
     for entry in unnamed:

@@ -13,8 +13,9 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, ledger, runs
+from pipeline import commands, files, ledger, runs
 from pipeline.config import load_study, preset_notes
+from pipeline.jobs.checks import before_any_job
 from pipeline.jobs.context import open_store
 from pipeline.jobs.gpu import visible_gpus
 from pipeline.jobs.work import LIMIT_MARK
@@ -32,6 +33,8 @@ def prepare(config: Mapping[str, Any], workflow: Any, argv: Sequence[str]) -> Pl
     # A profile is named from where the command was typed, and --directory has led elsewhere by now.
     with chdir(workflow.workdir_init):
         command = runs.command_line(argv)
+    if command.main or commands.VARIABLE not in os.environ:
+        commands.remember(workflow.overwrite_configfiles)
     try:
         if command.main:
             for path in workflow.configfiles:
@@ -39,12 +42,13 @@ def prepare(config: Mapping[str, Any], workflow: Any, argv: Sequence[str]) -> Pl
         plan = Plan(*load_study(config))
         if command.main:
             say(preset_notes(plan.study))
+        if command.planned:
+            say(before_any_job(plan, command))
         if command.real:
             say(runs.begin())
         if command.main:
             _relist(plan, write=command.real and runs.alone())
         if command.real:
-            _check_folders(plan)
             _write_settings(plan)
         if command.real and runs.alone():
             open_store(plan.runtime()["store"]).sweep()
@@ -79,19 +83,6 @@ def _forget_limited(plan: Plan, before: Mapping[str, float]) -> None:
     for ledger_path in sorted(Path(plan.results).glob("data/**/*.jsonl")):
         if any(LIMIT_MARK in row.reason for row in ledger.read(ledger_path).rows.values()):
             ledger_path.unlink()
-
-
-def _check_folders(plan: Plan) -> None:
-    """A folder of meshes must not hold what this workflow writes, or that would be listed as shapes."""
-    if plan.study.source.kind != "directory":
-        return
-    source = Path(plan.study.source.path).expanduser().resolve()
-    for own in (Path(plan.study.store.path).expanduser(), Path("results"), Path(plan.study.download.folder)):
-        if own.resolve().is_relative_to(source):
-            raise ConfigError(
-                f"source.path: {source} contains {own}, which this workflow writes. Put the meshes into a folder of "
-                f"their own, or run from another folder."
-            )
 
 
 def _relist(plan: Plan, write: bool) -> None:

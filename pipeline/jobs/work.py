@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import encoding, files, ledger, seeds
+from pipeline import commands, encoding, files, ledger, seeds
 from pipeline.fingerprint import code_digest, key_of
 from pipeline.progress import LOG
 from pipeline.settings import Settings, canonical_json
@@ -253,14 +253,15 @@ def _format(row: ledger.Row) -> str:
 def _remade(row: ledger.Row, path: str, store: Store) -> bytes:
     header = ledger.read(Path(path)).header
     if not header.get("remake", False):
-        raise Damaged(f"{row.file} cannot be made again here; run `isomill store repair` and the same command again")
+        repair = commands.isomill("store", "repair")
+        raise Damaged(f"{row.file} cannot be made again here; run `{repair}` and the same command again")
     # The digest decides whether what is made is what was; other code may well give it.
     work = read_work(Path(header["settings"]), same_code=False)
     content = _computed_again(work, row, header["inputs"], store)
     if files.digest_of(content) != row.digest:
         raise Damaged(
             f"{row.shape}: {row.file} was made again but came out different (other code or libraries than then); "
-            f"run `isomill store repair` and the same command again"
+            f"run `{commands.isomill('store', 'repair')}` and the same command again"
         )
     store.put(work.stage, row.key, content, encoding.EXTENSIONS[work.format])
     LOG.info("%s: %s is whole again", row.shape, row.file)

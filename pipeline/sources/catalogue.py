@@ -11,6 +11,7 @@ import io
 import json
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,16 +138,26 @@ def write_catalogue(entries: Iterable[Entry]) -> str:
 
 def read_catalogue(text: str) -> list[Entry]:
     """The entries that `write_catalogue` wrote. Raises ValueError where the text is not a catalogue."""
+    return [
+        Entry(category, shape, split, json.loads(place), reason or None)
+        for category, shape, split, place, reason in _rows(text)
+    ]
+
+
+def count_splits(text: str) -> Counter[str]:
+    """How many shapes of a catalogue that are not refused unread each split has. Raises ValueError as above."""
+    rows = _rows(text)
+    return Counter(split for _, _, split, _, reason in rows if not reason)
+
+
+def _rows(text: str) -> list[list[str]]:
     rows = csv.reader(io.StringIO(text, newline=""))
     header = tuple(next(rows, ()))
     if header != COLUMNS:
         raise ValueError(
             f"a catalogue has the columns {', '.join(COLUMNS)}; received {', '.join(header) or 'no header'}"
         )
-    return [
-        Entry(category, shape, split, json.loads(place), reason or None)
-        for category, shape, split, place, reason in rows
-    ]
+    return list(rows)
 
 
 def read_raw(location: Mapping[str, Any], root: str | Path = "", limits: ReadLimits | None = None) -> RawFile:
