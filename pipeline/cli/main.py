@@ -6,6 +6,9 @@ import argparse
 import importlib
 import os
 import sys
+import types
+
+from pipeline.environment import wrong_python
 
 JOBS = {
     "make-demo-archive": "write one category of the embedded demo as an archive",
@@ -55,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         shown = {"help": description} if name in HELPERS else {}
         command = commands.add_parser(name, description=f"{description[0].upper()}{description[1:]}.", **shown)
         if name == chosen:
-            module = importlib.import_module(_module(name))
+            module = _load(name)
             module.add_arguments(command)
     arguments = parser.parse_args(argv)
     if arguments.command in HELPERS:
@@ -74,6 +77,13 @@ def _to_the_end(module, arguments: argparse.Namespace) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _load(name: str) -> types.ModuleType:
+    try:
+        return importlib.import_module(_module(name))
+    except ModuleNotFoundError as missing:
+        raise SystemExit(f"error: {wrong_python(missing)}") from None
 
 
 def _module(name: str) -> str:

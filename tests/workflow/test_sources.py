@@ -160,10 +160,14 @@ def test_fetched_archives_own_archives_and_trees_give_the_same_shapes(tmp_path, 
     own.mkdir()
     (own / "03001627.zip").write_bytes(archive)
     study.configure(shapenet(path=str(own)))
+    confirm = "type:  rm results/faults/source.json  and the same command again"
+    assert confirm in study.run(LEDGER, fails=True), "these may be other shapes"
+    (study.results / "source.json").unlink()
     study.run(LEDGER)
     assert study.digests() == fetched
     zipfile.ZipFile(own / "03001627.zip").extractall(tmp_path / "tree")
     study.configure(shapenet(path=str(tmp_path / "tree")))
+    (study.results / "source.json").unlink()
     before = study.computed()
     study.run(LEDGER)
     assert study.digests() == fetched and study.computed() == before
