@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline import commands
 from pipeline.limits import LEAST_MEMORY_MB
 from pipeline.mistakes import explained, nearest
 from pipeline.models import registry
@@ -29,6 +30,7 @@ from pipeline.overlays import ConfigError, merge, read_yaml
 from pipeline.settings import Settings, module_head
 from pipeline.sources.taxonomy import quoted_hint, synset_of
 from pipeline.stages import PREPARED, STAGES
+from pipeline.unused import refused_keys
 
 ROOT = Path(__file__).parent.parent
 PRESETS = ROOT / "resources" / "presets"
@@ -303,6 +305,9 @@ class Study(Settings):
     demo: DemoConfig = Field(default_factory=DemoConfig)
     """The embedded demo."""
 
+    allow_empty: bool = False
+    """A run whose report compares nothing, without test shapes or with all of them rejected, has not failed."""
+
     download: _settings("pipeline.sources.download", "DownloadSettings") = Field(
         default_factory=_settings("pipeline.sources.download", "DownloadSettings")
     )
@@ -332,6 +337,13 @@ class Study(Settings):
         default_factory=_settings("pipeline.report.page", "ReportSettings")
     )
     """The report."""
+
+    @property
+    def blocks(self) -> tuple[dict[str, Any], ...]:
+        """The blocks of what is compared, as they are written: presets not applied."""
+        if self.experiments:
+            return self.experiments
+        return self.demo.experiments if self.source.kind == "demo" else ({"name": "poisson", "preset": "poisson"},)
 
     @property
     def max_rejected(self) -> float:
@@ -423,12 +435,9 @@ def _check_stages(study: Study, experiments: tuple[Settings, ...]) -> None:
 
 
 def _experiments(study: Study) -> tuple[Settings, ...]:
-    blocks, path = study.experiments, "experiments"
-    if not blocks and study.source.kind == "demo":
-        blocks, path = study.demo.experiments, "demo.experiments"
-    elif not blocks:
-        blocks = ({"name": "poisson", "preset": "poisson"},)
-    experiments = [_experiment(block, f"{path}.{index}") for index, block in enumerate(blocks)]
+    of_the_demo = not study.experiments and study.source.kind == "demo"
+    path = "demo.experiments" if of_the_demo else "experiments"
+    experiments = [_experiment(block, f"{path}.{index}") for index, block in enumerate(study.blocks)]
     names = [e.name for e in experiments]
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
@@ -451,13 +460,13 @@ def preset_notes(study: Study) -> list[str]:
     where published weights stand in for training.
     """
     notes = []
-    for block in study.experiments or (study.demo.experiments if study.source.kind == "demo" else ()):
+    for block in study.blocks:
         wanted = read_yaml(PRESETS / f"{block['preset']}.yaml").get("stages", {}) if "preset" in block else {}
         for stage, values in wanted.items():
             used = getattr(study.stages, stage).model_dump(mode="json")
             notes += [
                 f"{block['name']}: its preset asks for stages.{stage}.{key} = {value}, this study has {used[key]}. "
-                f"To follow it: --configfile resources/presets/{block['preset']}.yaml"
+                f"To follow it: {_laid_under(block['preset'])}"
                 for key, value in values.items()
                 if used[key] != value
             ]
@@ -469,11 +478,16 @@ def preset_notes(study: Study) -> list[str]:
     return notes
 
 
+def _laid_under(preset: str) -> str:
+    """The switch that lays this run's files over a preset's."""
+    return " ".join(commands.with_configfiles([f"resources/presets/{preset}.yaml"]))
+
+
 _MEAN_EXTRACTION = {"method": "dense", "resolution": 64, "box": 1.1}
 
 
-def _experiment(block: Mapping[str, Any], path: str) -> Settings:
-    block = expand_preset(block, path)
+def _experiment(own: Mapping[str, Any], path: str) -> Settings:
+    block = expand_preset(own, path)
     name, method = block.get("name"), block.get("method")
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(f"{path}.name: {name!r} is no name; use letters, digits and . _ + -")
@@ -488,7 +502,10 @@ def _experiment(block: Mapping[str, Any], path: str) -> Settings:
             f"{path}.weights: {method} builds on a trained {parent}, so weights of its own are not enough; give "
             f"`weights` to the {parent} experiment and train this one"
         )
-    return _checked(experiment_class(method), block, path)
+    experiment = _checked(experiment_class(method), block, path)
+    if faults := refused_keys(own.get("extraction", {}), experiment.extraction, f"{path}.extraction"):
+        raise ConfigError("\n".join(faults))
+    return experiment
 
 
 def expand_preset(block: Mapping[str, Any], path: str = "experiments") -> dict[str, Any]:

@@ -34,6 +34,7 @@ PLAIN_MODULES = {
     "list_shapes": ["pipeline.sources.listing"],
     "check_rejected": [],
     "drop_products": [],
+    "check_tested": [],
     "summarise": ["pipeline.evaluation.summary"],
     "make_report": ["pipeline.report.page"],
     "record_provenance": ["pipeline.report.provenance"],
@@ -41,6 +42,8 @@ PLAIN_MODULES = {
 GENERATION_LIBRARIES = ("numpy", "scipy", "scikit-image", "torch", "torchdiffeq", "open3d-cpu", "libigl")
 QUICK_MODULES = tuple(f"pipeline.evaluation.{name}" for name in ("quick", "inputs", "summary"))
 EVALUATION_LIBRARIES = ("numpy", "scipy", "open3d-cpu", "libigl")
+# Parts of the configuration that decide no result, or that the report shows otherwise.
+OUTSIDE_THE_REPORT = {"experiments", "demo", "store", "limits", "download", "allow_empty"}
 
 
 @functools.cache
@@ -111,7 +114,15 @@ class Plan:
         if self.study.source.split.kind != "files":
             return ""
         found = [(category, file) for file, category in list_files(Path(path).expanduser())]
-        rows = [[category, file.name, files.digest_of(file.read_bytes())] for category, file in found]
+        try:
+            rows = [[category, file.name, files.digest_of(file.read_bytes())] for category, file in found]
+        except OSError as problem:
+            # A prepared set holds its lists, so it may be the whole set that is not there.
+            place = getattr(self.study.source, "path", None)
+            if place is not None and not Path(place).expanduser().exists():
+                raise ConfigError(f"source.path: there is no {place}. Is its disk mounted?") from None
+            message = f"source.split.path: the lists at {path} cannot be read ({problem.strerror})"
+            raise ConfigError(message) from None
         return fingerprint.key_of(rows)
 
     def shard_count(self, category: str) -> int:
@@ -368,6 +379,7 @@ class Plan:
             "list_shapes": {"source": self.source, **self._shard_settings()},
             "check_rejected": {"max_rejected": self.study.max_rejected},
             "drop_products": {},
+            "check_tested": {"allow_empty": self.study.allow_empty},
             "summarise": {"evaluation": self.study.evaluation.model_dump(mode="json")},
             "make_report": self.everything(),
             "record_provenance": self.everything(),
@@ -401,7 +413,7 @@ class Plan:
         """All that decides results, as it is used: defaults filled in, presets applied, nothing of `runtime`."""
         from pipeline.sources.download import shown_url
 
-        study = self.study.model_dump(mode="json", exclude={"experiments", "demo", "store", "limits", "download"})
+        study = self.study.model_dump(mode="json", exclude=OUTSIDE_THE_REPORT)
         for archive in study["source"].get("archives", ()):
             archive["url"] = shown_url(archive["url"])  # without a password or token that it may hold
         if self.study.source.kind == "demo":

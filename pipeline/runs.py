@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, leftovers, records, slurm
+from pipeline import commands, files, leftovers, records, slurm
 from pipeline.processes import ALIVE, DEAD, ELSEWHERE, start_time  # noqa: F401 - as a record's field
 from pipeline.progress import LOG
 from pipeline.records import FOLDER, JOBS, RUNS, is_over, own_name, read, record, state
@@ -49,7 +49,8 @@ class Command:
 
     main: a person started it (it is not a job of a run). real: it will run jobs. gpus_unset: it runs jobs on this
     machine and nobody said how many GPUs they may take. executor: who runs them, as in `--executor`. hooks: the
-    workflow is told when its jobs begin. dry: it shows what would run.
+    workflow is told when its jobs begin. dry: it shows what would run. planned: it runs jobs or shows which it would
+    run (-n). local: the jobs run on this machine. targets: what is asked for.
     """
 
     main: bool
@@ -58,6 +59,9 @@ class Command:
     executor: str = "local"
     hooks: bool = True
     dry: bool = False
+    planned: bool = False
+    local: bool = False
+    targets: tuple[str, ...] = ()
 
 
 def command_line(argv: Sequence[str]) -> Command:
@@ -82,6 +86,9 @@ def command_line(argv: Sequence[str]) -> Command:
         executor=arguments.executor or "local",
         hooks=not arguments.no_hooks,
         dry=main and bool(arguments.dryrun),
+        planned=main and asked <= {"dryrun"},
+        local=local,
+        targets=tuple(arguments.targets or ()),
     )
 
 
@@ -147,7 +154,7 @@ def _alone(others: Mapping[Path, str]) -> bool:
     if _locks() and all(is_over(path) for path in others):
         raise SystemExit(
             "This directory is locked, and Isomill did not write down by whom: perhaps a run that is still alive on "
-            "another machine.\nIf you know that none is, type:  snakemake --unlock\nand start again."
+            f"another machine.\nIf you know that none is, type:  {commands.snakemake('--unlock')}\nand start again."
         )
     # Whoever held the lock and holds it no more is over, and so is, without a lock, who gives no signs of life.
     return not any("sign" in row and not row.get("locked") for row in map(read, elsewhere))
@@ -165,7 +172,7 @@ def _locked_from_elsewhere(path: Path) -> str:
         sign = f"Its last sign of life is {silence:.0f} s old; after {minutes:.0f} minutes it counts as dead.\n"
     return (
         f"This directory is locked by a run on {where}, which this machine cannot see.\n{sign}"
-        f"If it is over, type:  rm {path} && snakemake --unlock\nand start again."
+        f"If it is over, type:  rm {path} && {commands.snakemake('--unlock')}\nand start again."
     )
 
 

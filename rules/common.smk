@@ -6,8 +6,13 @@ from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
-from pipeline.jobs.parse import prepare
-from pipeline.jobs.start import first_job, rules_are_known
+try:
+    from pipeline.jobs.parse import prepare
+    from pipeline.jobs.start import first_job, rules_are_known
+except ModuleNotFoundError as missing:
+    from pipeline.environment import wrong_python
+
+    raise WorkflowError(wrong_python(missing)) from None
 
 PLAN = prepare(config, workflow, sys.argv[1:])
 # The settings of a job, found by its fingerprint; for the shell line of a rule.

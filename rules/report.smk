@@ -49,6 +49,30 @@ rule record_provenance:
         f"python -m pipeline record-provenance --settings {SETTINGS}" " --output {output:q} --log {log:q}" f"{RECEIPT}"
 
 
+# The last word: everything can be read by then, and nobody takes an empty comparison for a finished one.
+rule check_tested:
+    input:
+        raw=rules.summarise.input.raw,
+        report=rules.make_report.output,
+    output:
+        f"{PLAN.results}/evaluation/tested.json",
+    log:
+        f"{LOGS}/check_tested.log",
+    benchmark:
+        f"{LOGS}/check_tested.tsv"
+    conda:
+        REPORT_ENV
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        fingerprint=fingerprint("check_tested"),
+    shell:
+        f"python -m pipeline check-tested --settings {SETTINGS}"
+        " --raw {input.raw:q} --report {input.report:q} --output {output:q} --log {log:q}"
+        f"{RECEIPT}"
+
+
 rule drop_products:
     input:
         lambda wildcards: PLAN.readers(wildcards.instance),
@@ -106,6 +130,7 @@ rule quick_eval:
 rule report_all:
     input:
         rules.make_report.output,
+        rules.check_tested.output,
 
 
 rule eval_all:

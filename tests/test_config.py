@@ -449,11 +449,45 @@ def test_merge_keys_may_be_overridden(tmp_path):
 
 
 def test_a_file_that_is_no_mapping_is_refused(tmp_path):
-    assert refused(tmp_path, "- a\n- b\n") == ": expected keys and values, found a list"
-    assert refused(tmp_path, "just text\n") == ": expected keys and values, found a str"
-    assert "line 1, column 5" in refused(tmp_path, "a: b: c\n")
-    assert refused(tmp_path, b"\xff\xfe\x00").startswith(": ")
+    expected = ": expected keys and values, as in `dataset: mine`, found"
+    assert refused(tmp_path, "- a\n- b\n") == f", line 1, column 1{expected} a list"
+    assert (
+        refused(tmp_path, "# a\n\n  just text\n  on two lines\n") == f", line 3, column 3{expected} text without them"
+    )
+    assert refused(tmp_path, b"\xff\xfe\x00") == ": not text in UTF-8 (byte 0); is this a configuration?"
     assert refused(tmp_path, "[" * 100_000) == ": nested too deeply"
+
+
+TAB = "a tab; YAML is indented by spaces"
+PLACES = {
+    "source:\n\tkind: demo\n": f", line 2, column 1: {TAB}",
+    "source:\n  kind: demo\n \tpath: x\n": f", line 3, column 2: {TAB}",
+    "dataset: a\nseed:\t1\n": f", line 2, column 6: {TAB}",
+    "a: b: c\n": ", line 1, column 5: a colon where none is expected; indent the line as its neighbours, or quote the "
+    "text",
+    "seed: 0\nnow comes prose\nseed: 1\n": ", line 2, column 1: expected `key: value`, found text without a colon",
+    "dataset: [mine\n": ", line 2, column 1: expected ',' or ']', but got '<stream end>'",
+    "dataset: 'mine\n": ", line 2, column 1: found unexpected end of stream",
+}
+
+
+@pytest.mark.parametrize("text", PLACES)
+def test_a_mistake_in_a_file_is_told_with_its_line_and_column(tmp_path, text):
+    assert refused(tmp_path, text) == PLACES[text]
+
+
+def test_a_file_that_is_not_there_is_told_with_the_one_that_may_be_meant(tmp_path):
+    (tmp_path / "my_study.yaml").write_text("seed: 1\n")
+    for name, expected in (
+        ("mystudy.yaml", f"in {tmp_path}; did you mean --configfile {tmp_path / 'my_study.yaml'}?"),
+        ("other.yaml", f"in {tmp_path}; type --configfile and the path of yours"),
+        ("gone/a.yaml", f"{tmp_path / 'gone' / 'a.yaml'}: its folder {tmp_path / 'gone'} does not exist"),
+    ):
+        with pytest.raises(ConfigError) as raised:
+            read_yaml(tmp_path / name)
+        assert str(raised.value).startswith(f"there is no file {tmp_path / name}") and expected in str(raised.value)
+    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\)"):
+        read_yaml(tmp_path)
 
 
 def test_an_empty_file_is_no_overlay(tmp_path):

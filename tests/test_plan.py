@@ -173,6 +173,12 @@ def test_the_content_of_split_lists_decides_the_listing(tmp_path):
     assert changed(one, again) == set()
 
 
+def test_split_lists_that_are_not_there_are_one_message(tmp_path):
+    overlay = {"source": {"split": {"kind": "files", "path": str(tmp_path / "gone.csv")}}}
+    with pytest.raises(ConfigError, match=r"source\.split\.path: the lists at .*gone\.csv cannot be read \(No such"):
+        plan_of(overlay)
+
+
 def _planned(path, overlay: dict, rows: str) -> Plan:
     """The plan at a moment: fingerprints are taken once, while the lists hold these rows."""
     path.write_text(f"category,id,split\n{rows}")
@@ -272,6 +278,7 @@ EDITS = {
     "the order of experiments": ({"experiments": [POISSON, ONET, DEEPSDF]}, REPORT),
     "seconds per shape": ({"limits": {"seconds": 5}}, set()),
     "memory per shape": ({"limits": {"memory_mb": 500}}, set()),
+    "nothing to compare allowed": ({"allow_empty": True}, {"check_tested"}),
     "share of rejected": ({"limits": {"max_rejected": 0.5}}, {"check_rejected"}),
     "place of the store": ({"store": {"path": "elsewhere"}}, set()),
     "shared stores": ({"store": {"shared": ["theirs"]}}, set()),
@@ -297,9 +304,9 @@ def test_a_settings_file_of_equal_name_has_equal_content(base, name):
             assert one["seed"] == other["seed"] or not one["random"]
 
 
-@pytest.mark.parametrize("key", ["checkpoint", "resolution"])
+@pytest.mark.parametrize("key", ["checkpoint", "resolution_0"])
 def test_a_child_follows_the_weights_of_its_parent_and_not_how_its_meshes_are_taken(key):
-    value = {"checkpoint": "last", "resolution": 16}[key]
+    value = {"checkpoint": "last", "resolution_0": 16}[key]
     one, other = (plan_of({"experiments": [block, GAN]}) for block in (AE, {**AE, "extraction": {key: value}}))
     touched = {name for name in changed(one, other) if name.endswith("/gan")}
     childs = {f"{stage}/gan" for stage in ("train_model", "sample_shapes")}

@@ -368,7 +368,8 @@ def test_the_lock_of_a_live_run_is_left_alone(start, dead_pid):
     assert not runs.alone()
 
 
-def test_a_lock_that_may_belong_to_another_machine_says_what_to_type(dead_pid):
+def test_a_lock_that_may_belong_to_another_machine_says_what_to_type(folder, dead_pid):
+    (folder / "Snakefile").touch()
     path, record = lock(), write_record(RUNS, dead_pid, "12345", host="login-2")
     with pytest.raises(SystemExit) as refused:
         runs.begin()

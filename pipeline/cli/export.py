@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipeline import files
+from pipeline import commands, files
 from pipeline.cli.study import add_config_argument, read_plan
 from pipeline.plan import Plan
 from pipeline.progress import Progress, start_log
@@ -19,7 +19,6 @@ NEEDS = {
     "deepsdf": (("sample_surface", "compute_sdf"), ()),
     "imnet": ((), ("render_views",)),
 }
-PREPARE = "snakemake --cores 4 prepare_all"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +66,8 @@ class Finished:
             self._tables = read_tables(Path(plan.results), [*needed, *wanted], plan.shards)
             entries = read_catalogue(Path(plan.catalogue).read_text(encoding="utf-8"))
         except FileNotFoundError as missing:
-            raise SystemExit(f"error: {missing.filename} is missing; finish the data first: {PREPARE}") from None
+            prepare = commands.snakemake("--cores", "4", "prepare_all")
+            raise SystemExit(f"error: {missing.filename} is missing; finish the data first: {prepare}") from None
         self._needed = needed
         self._splits = {f"{entry.category}/{entry.id}": entry.split for entry in entries}
         self._store = open_store(plan.study.store.model_dump())
@@ -79,8 +79,8 @@ class Finished:
         accepted = sorted(name for name in self._tables[self._needed[0]] if self._accepted(name))
         for name in asked:
             if name not in accepted:
-                why = "was rejected; see `isomill shape`" if name in self.left_out else "is no shape of this study"
-                raise SystemExit(f"error: {name} {why}")
+                rejected = f"was rejected; see `{commands.isomill('shape', name)}`"
+                raise SystemExit(f"error: {name} {rejected if name in self.left_out else 'is no shape of this study'}")
         return sorted(set(asked)) or accepted
 
     def split(self, name: str) -> str:

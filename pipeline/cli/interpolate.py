@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import encoding, files, seeds
+from pipeline import commands, encoding, files, seeds
 from pipeline.cli.study import add_config_argument, read_plan
 from pipeline.plan import Plan
 from pipeline.progress import LOG, start_log
@@ -84,7 +84,8 @@ def _made(plan: Plan, name: str) -> tuple[Context, Path]:
     settings = Path(plan.settings_file(f"generate_meshes/{name}"))
     for path in (checkpoint, settings):
         if not path.is_file():
-            raise SystemExit(f"error: {path} is missing; train first: snakemake --cores 4 {checkpoint}")
+            train = commands.snakemake("--cores", "4", str(checkpoint))
+            raise SystemExit(f"error: {path} is missing; train first: {train}")
     return open_context(settings), checkpoint
 
 
@@ -125,7 +126,8 @@ def _encoded(model, context: Context, plan: Plan, shapes: Sequence[str]) -> dict
     try:
         tables = read_tables(context.results, instances, shards)
     except FileNotFoundError as missing:
-        raise SystemExit(f"error: {missing.filename} is missing; finish the data first") from None
+        prepare = commands.snakemake("--cores", "4", "prepare_all")
+        raise SystemExit(f"error: {missing.filename} is missing; finish the data first: {prepare}") from None
     for shape in shapes:
         if any(shape not in table for table in tables.values()) or not tables:
             raise SystemExit(f"error: {shape} is no shape of this study; the ids stand in {plan.catalogue}")

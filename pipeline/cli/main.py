@@ -6,7 +6,10 @@ import argparse
 import importlib
 import os
 import sys
+import types
 from pathlib import Path
+
+from pipeline.environment import wrong_python
 
 JOBS = {
     "make-demo-archive": "write one category of the embedded demo as an archive",
@@ -25,6 +28,7 @@ JOBS = {
     "summarise": "join the measurements into tables",
     "drop-products": "remove the files of a data stage that everything has read",
     "make-report": "write the report",
+    "check-tested": "judge whether the report compares anything",
     "record-provenance": "write the RO-Crate of the results",
 }
 HELPERS = {
@@ -63,7 +67,7 @@ def _main(argv: list[str]) -> int:
         shown = {"help": description} if name in HELPERS else {}
         command = commands.add_parser(name, description=f"{description[0].upper()}{description[1:]}.", **shown)
         if name == chosen:
-            module = importlib.import_module(_module(name))
+            module = _load(name)
             module.add_arguments(command)
             if name in JOBS:
                 _add_receipt_arguments(command)
@@ -101,6 +105,13 @@ def _to_the_end(module, arguments: argparse.Namespace) -> int:
             raise
         print(f"error: {words}", file=sys.stderr)
         return 1
+
+
+def _load(name: str) -> types.ModuleType:
+    try:
+        return importlib.import_module(_module(name))
+    except ModuleNotFoundError as missing:
+        raise SystemExit(f"error: {wrong_python(missing)}") from None
 
 
 def _module(name: str) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline import ledger
+from pipeline import commands, ledger
 from pipeline.cli.study import add_config_argument, read_plan
+from pipeline.unused import unused_keys
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,4 +29,6 @@ def run(arguments: argparse.Namespace) -> None:
         checkpoint = Path(f"{plan.results}/training/{name}/checkpoint.json")
         state = "nothing to train" if trains == "nothing" else "trained" if checkpoint.is_file() else "not trained"
         print(f"  {name:30} {experiment.method:16} {state}")
-    print("What would run, and why:  snakemake -n eval_all")
+    for line in unused_keys(plan):
+        print(line)
+    print(f"What would run, and why:  {commands.snakemake('-n', 'eval_all')}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from pipeline import runs
+from pipeline import commands, runs
 from pipeline.cli import records
 from pipeline.cli.study import add_config_argument, read_plan
 from pipeline.jobs.context import open_store
@@ -63,7 +63,8 @@ def verify(store: Store, arguments: argparse.Namespace) -> int:
         print("every file is whole")
         return 0
     print(f"{len(broken)} files damaged, {len(missing)} missing, {len(wrong)} records not as they were written")
-    print("The next run makes again what the records speak of; after `isomill store repair` it makes the files, too.")
+    repair = commands.isomill("store", "repair")
+    print(f"The next run makes again what the records speak of; after `{repair}` it makes the files, too.")
     return 1
 
 
@@ -74,7 +75,8 @@ def collect(store: Store, arguments: argparse.Namespace) -> int:
     """
     unreadable = [path for path in records.naming_records() if records.named_by(path) is None]
     if unreadable:
-        raise SystemExit(f"error: {unreadable[0]} cannot be read; run `isomill store repair` first")
+        repair = commands.isomill("store", "repair")
+        raise SystemExit(f"error: {unreadable[0]} cannot be read; run `{repair}` first")
     named = records.named_files()
     unnamed = [e for e in store.list() if e.file not in named and e.extension not in ("rejected", DROPPED)]
     for entry in unnamed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pipeline import commands
 from pipeline.config import ROOT, load_study
 from pipeline.overlays import ConfigError, merge, read_yaml
 from pipeline.plan import Plan
@@ -18,6 +19,7 @@ def add_config_argument(parser: argparse.ArgumentParser) -> None:
 
 def read_plan(configfiles: list[Path]) -> Plan:
     """The plan of the working directory's configuration. Raises SystemExit with the mistake."""
+    commands.remember(configfiles)
     own = Path("workflow_config.yaml")
     try:
         config = read_yaml(own if own.is_file() else ROOT / own.name)

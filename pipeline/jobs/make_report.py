@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline import files, ledger
+from pipeline.jobs.check_tested import nothing_compared
 from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.layout import Layout
-from pipeline.jobs.summarise import NO_TEST_SHAPES
 from pipeline.jobs.work import read_value
 from pipeline.progress import LOG
 
@@ -76,7 +76,8 @@ def _gather(context: Context, layout: Layout, settings) -> Any:
         published=read_published(RESOURCES),
         methods=layout.experiments,
         category_names={category: name_of(category) for category, _ in layout.shards},
-        notes=([NO_TEST_SHAPES] if rows.empty else []) + _notes(layout),
+        fault=nothing_compared([path for name in layout.experiments for path in layout.evaluation_ledgers(name)]),
+        notes=_notes(layout),
         generators=[_generated(context, layout, name, settings.generated) for name in layout.generators],
         fetched={name: weights_source(config, name) for name in layout.fetched},
         figures=pd.DataFrame(noted_figures(layout), columns=["method", "figure", "value"]),

@@ -13,8 +13,9 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from pipeline import files, freshness, receipts, runs
+from pipeline import commands, files, freshness, receipts, runs
 from pipeline.config import load_study, preset_notes
+from pipeline.jobs.checks import before_any_job
 from pipeline.jobs.context import open_store
 from pipeline.jobs.gpu import visible_gpus
 from pipeline.overlays import ConfigError, read_yaml
@@ -35,6 +36,8 @@ def prepare(config: Mapping[str, Any], workflow: Any, argv: Sequence[str]) -> Pl
         command = runs.command_line(argv)
     if not command.main:
         runs.leave_if_over()
+    if command.main or commands.VARIABLE not in os.environ:
+        commands.remember(workflow.overwrite_configfiles)
     try:
         if command.main:
             for path in workflow.configfiles:
@@ -42,13 +45,14 @@ def prepare(config: Mapping[str, Any], workflow: Any, argv: Sequence[str]) -> Pl
         plan = Plan(*load_study(config))
         if command.main:
             say(preset_notes(plan.study))
+        if command.planned:
+            say(before_any_job(plan, command))
         if command.real:
             say(runs.begin())
             runs.keep_alive(command)
         if command.main:
             _relist(plan, write=command.real and runs.alone())
         if command.real:
-            _check_folders(plan)
             say(_write_settings(plan))
         if command.real and runs.alone():
             open_store(plan.runtime()["store"]).sweep()
@@ -111,19 +115,6 @@ def _write_settings(plan: Plan) -> list[str]:
             lines.append(f"{path} was changed or damaged; it is written anew.")
     files.write_json_if_changed(Path(plan.results) / "settings" / "runtime.json", plan.runtime())
     return lines
-
-
-def _check_folders(plan: Plan) -> None:
-    """A folder of meshes must not hold what this workflow writes, or that would be listed as shapes."""
-    if plan.study.source.kind != "directory":
-        return
-    source = Path(plan.study.source.path).expanduser().resolve()
-    for own in (Path(plan.study.store.path).expanduser(), Path("results"), Path(plan.study.download.folder)):
-        if own.resolve().is_relative_to(source):
-            raise ConfigError(
-                f"source.path: {source} contains {own}, which this workflow writes. Put the meshes into a folder of "
-                f"their own, or run from another folder."
-            )
 
 
 def _relist(plan: Plan, write: bool) -> None:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files, ledger
+from pipeline.jobs.check_tested import nothing_compared
 from pipeline.jobs.context import Context, open_context
 from pipeline.jobs.work import read_value
 from pipeline.progress import LOG
-
-NO_TEST_SHAPES = "There are no test shapes, so the tables are empty. Add shapes, or change the shares of source.split."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +40,8 @@ def run(arguments: argparse.Namespace) -> None:
     tables["metrics.csv"].to_parquet(stream, index=False)
     files.write_atomic(arguments.output / "metrics.parquet", stream.getvalue())
     LOG.info("%d rows of %d methods", len(wide), wide["method"].nunique())
-    if wide.empty:
-        LOG.warning(NO_TEST_SHAPES)
+    if fault := nothing_compared(arguments.raw):
+        LOG.warning("%s", fault)
 
 
 def measured(path: Path, context: Context, profiles: Sequence[str]) -> list[dict[str, Any]]:

@@ -87,8 +87,9 @@ class ReportData:
     evaluation profile, one table each. published: numbers of papers (`pipeline.report.published`), None for none.
     methods: in the order of the tables, by default as they stand in the rows. curves: experiment → history rows with
     `step`, `loss` and perhaps a held-out IoU. configuration: YAML text. environment: name → version or value.
-    category_names: id → name. generators: their new shapes, which stand in no other table. fetched: experiment → the
-    weights it was given in place of a training. figures: what methods noted of their reconstructions, None for nothing.
+    category_names: id → name. fault: why the report compares nothing, shown above all else. generators: their new
+    shapes, which stand in no other table. fetched: experiment → the weights it was given in place of a training.
+    figures: what methods noted of their reconstructions, None for nothing.
     """
 
     study: str
@@ -105,6 +106,7 @@ class ReportData:
     configuration: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     category_names: Mapping[str, str] = field(default_factory=dict)
+    fault: str = ""
     notes: Sequence[str] = ()
     generators: Sequence[Generated] = ()
     fetched: Mapping[str, str] = field(default_factory=dict)
@@ -157,6 +159,7 @@ def build_report(data: ReportData, templates: Templates, settings: ReportSetting
         "cost": tables.cost_table(data.cost) if len(data.cost) else None,
         "configuration": data.configuration,
         "environment": tables.words_table(data.environment),
+        "fault": data.fault,
         "notes": data.notes,
     }
     return {PAGE: render_page(context, templates).encode(), **pictures}

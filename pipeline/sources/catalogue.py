@@ -11,6 +11,7 @@ import io
 import json
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,9 @@ from typing import Any, NamedTuple
 
 from pipeline.settings import canonical_json
 from pipeline.sources.archives import MemberError, ReadLimits, read_member
-from pipeline.sources.errors import SourceError
-from pipeline.sources.splits import SplitSettings, assign_split, read_split_lists
+from pipeline.sources.errors import SourceError, SplitError
+from pipeline.sources.split_ids import Matches, Name, match_ids, shown
+from pipeline.sources.splits import Lists, SplitSettings, assign_split, read_split_lists
 
 COLUMNS = ("category", "id", "split", "location", "reason")
 # Errors that belong to one file; others (EIO, ESTALE, EMFILE, ...) to the disk or the machine.
@@ -71,24 +73,57 @@ class RawFile:
 
 
 def entries_of(found: Iterable[Found], settings: SplitSettings, report: Report) -> list[Entry]:
-    """Give every shape its split; sorted by category and id. Shapes in no list are left out, and counted."""
+    """Give every shape its split; sorted by category and id. Shapes in no list are left out, and counted.
+
+    Raises SplitError where lists name none of the shapes, or contradict themselves.
+    """
+    shapes = _distinct(found)
+    names = [(shape.category, shape.id) for shape in shapes]
     lists = read_split_lists(settings)
+    matches = _matched(lists, names, settings) if lists is not None and shapes else None
     entries, left_out = [], []
-    for shape in _distinct(found):
-        split = assign_split(shape.category, shape.id, settings, lists)
+    for shape in shapes:
+        split = assign_split(shape.category, shape.id, settings, matches and matches.splits)
         if split is None:
             left_out.append(f"{shape.category}/{shape.id}")
         else:
             entries.append(Entry(shape.category, shape.id, split, shape.location, shape.reason))
     if left_out:
         report(f"{len(left_out):,} shapes are in no split list and are left out, for example {left_out[0]}")
-    listed = {(entry.category, entry.id) for entry in entries} | {("", entry.id) for entry in entries}
-    categories = {entry.category for entry in entries} | {""}
-    absent = sorted(key for key in lists or () if key not in listed and key[0] in categories)
-    if absent:
-        example = "/".join(filter(None, absent[0]))
-        report(f"{len(absent):,} ids of the split lists are not in the source, for example {example}")
+    if matches and matches.absent:
+        report(
+            f"{len(matches.absent):,} ids of the split lists are not in the source, for example "
+            f"{shown(matches.absent[0])}; {len(matches.splits):,} of its {len(names):,} shapes are listed, "
+            f"and {_looks(names)}"
+        )
+    if matches and matches.ambiguous:
+        report(f"{len(matches.ambiguous):,} ids of the split lists fit several shapes and give none{_fits(matches)}")
     return entries
+
+
+def _matched(lists: Lists, names: list[Name], settings: SplitSettings) -> Matches:
+    """The splits of a source's shapes as its lists give them. Raises SplitError where they name none of them."""
+    matches = match_ids(lists, names)
+    if not matches.splits:
+        category, listed = next(iter(lists))
+        where = f" in category {category!r}" if category else ""
+        raise SplitError(
+            f"none of {len(lists):,} listed ids is in the source; {_looks(names)}, but {settings.path} lists, for "
+            f"example, {listed!r}{where}{_fits(matches)}"
+        )
+    return matches
+
+
+def _looks(names: list[Name]) -> str:
+    category, shape = names[0]
+    return f"an id looks like {shape!r} in category {category!r}"
+
+
+def _fits(matches: Matches) -> str:
+    """The end of a message that shows an id which may mean several shapes; empty where none does."""
+    for name, meant in matches.ambiguous.items():
+        return f"; {shown(name)!r} fits {' and '.join(repr(shown(shape)) for shape in meant[:3])}"
+    return ""
 
 
 def write_catalogue(entries: Iterable[Entry]) -> str:
@@ -103,16 +138,26 @@ def write_catalogue(entries: Iterable[Entry]) -> str:
 
 def read_catalogue(text: str) -> list[Entry]:
     """The entries that `write_catalogue` wrote. Raises ValueError where the text is not a catalogue."""
+    return [
+        Entry(category, shape, split, json.loads(place), reason or None)
+        for category, shape, split, place, reason in _rows(text)
+    ]
+
+
+def count_splits(text: str) -> Counter[str]:
+    """How many shapes of a catalogue that are not refused unread each split has. Raises ValueError as above."""
+    rows = _rows(text)
+    return Counter(split for _, _, split, _, reason in rows if not reason)
+
+
+def _rows(text: str) -> list[list[str]]:
     rows = csv.reader(io.StringIO(text, newline=""))
     header = tuple(next(rows, ()))
     if header != COLUMNS:
         raise ValueError(
             f"a catalogue has the columns {', '.join(COLUMNS)}; received {', '.join(header) or 'no header'}"
         )
-    return [
-        Entry(category, shape, split, json.loads(place), reason or None)
-        for category, shape, split, place, reason in rows
-    ]
+    return list(rows)
 
 
 def read_raw(location: Mapping[str, Any], root: str | Path = "", limits: ReadLimits | None = None) -> RawFile:

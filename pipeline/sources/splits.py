@@ -34,6 +34,8 @@ class SplitSettings(Settings):
     def _consistent(self) -> SplitSettings:
         if self.kind == "files" and not self.path:
             raise ValueError("split.kind is files, so split.path must name the lists")
+        if self.kind == "hash" and self.path:
+            raise ValueError("split.path names lists, but split.kind is hash, which reads none; add kind: files")
         if self.kind == "hash" and abs(self.train + self.val + self.test - 1) > 1e-6:
             raise ValueError(f"train, val and test must add up to 1, received {self.train} + {self.val} + {self.test}")
         return self

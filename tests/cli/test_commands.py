@@ -85,7 +85,7 @@ def run(study, capsys):
 
 @pytest.fixture(autouse=True)
 def wide_terminal(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("COLUMNS", "600")
 
 
 def help_of(capsys, *words: str) -> str:

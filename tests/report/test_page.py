@@ -166,3 +166,10 @@ def test_settings_are_read_without_the_libraries():
     head = module_head("pipeline.report.page")
     assert head.ReportSettings().picture_size == 224
     assert not hasattr(head, "np")
+
+
+def test_why_a_report_compares_nothing_stands_above_all_else(plain):
+    page = study.report(fault="All 2 test shapes were rejected: <holes>.")[PAGE].decode()
+    first = '<p class="fault" role="alert">All 2 test shapes were rejected: &lt;holes&gt;.</p>'
+    assert page.split("<main>")[1].lstrip().startswith(first)
+    assert '<p class="fault"' not in plain[PAGE].decode()

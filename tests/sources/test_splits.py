@@ -46,7 +46,7 @@ def test_a_model_in_two_categories_has_one_split():
     assert assign_split("04401088", "1a2b", HASH) == assign_split("02992529", "1a2b", HASH)
 
 
-@pytest.mark.parametrize("wrong", [{"train": 0.9}, {"kind": "files"}, {"test": 1.5, "train": -0.6}])
+@pytest.mark.parametrize("wrong", [{"train": 0.9}, {"kind": "files"}, {"test": 1.5, "train": -0.6}, {"path": "a"}])
 def test_settings_that_cannot_be_are_refused(wrong):
     with pytest.raises(ValidationError):
         SplitSettings(**wrong)

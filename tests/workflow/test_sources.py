@@ -75,10 +75,18 @@ def test_a_folder_of_meshes_runs_to_the_report_and_new_meshes_are_taken_up(own_m
     assert "zz.off" not in (study.results / "evaluation" / "shapes.csv").read_text()
 
 
-def test_a_study_without_test_shapes_ends_with_a_report_that_says_so(own_meshes):
-    own_meshes.configure(directory_overlay("my meshes", split={"train": 1, "val": 0, "test": 0}))
-    assert "There are no test shapes" in own_meshes.run()
-    assert "There are no test shapes" in (own_meshes.results / "report" / "index.html").read_text()
+def test_a_study_without_test_shapes_ends_as_failed_with_a_report_that_says_so(own_meshes):
+    overlay = directory_overlay("my meshes", split={"train": 1, "val": 0, "test": 0})
+    own_meshes.configure(overlay)
+    page = own_meshes.results / "report" / "index.html"
+    text = own_meshes.run(fails=True)
+    assert "There are no test shapes among the 4 usable ones of the source" in text.split("rule list_shapes")[0]
+    assert "There are no test shapes, so nothing is compared" in text and "write allow_empty: true" in text
+    assert page.read_text().split("<main>")[1].lstrip().startswith('<p class="fault" role="alert">There are no test')
+    assert (own_meshes.results / "ro-crate-metadata.json").is_file()
+    own_meshes.run("train_all")
+    own_meshes.configure({**overlay, "allow_empty": True})
+    assert "There are no test shapes, so nothing is compared" in own_meshes.run()
 
 
 def test_a_folder_that_holds_the_results_is_refused(own_meshes):
@@ -152,10 +160,14 @@ def test_fetched_archives_own_archives_and_trees_give_the_same_shapes(tmp_path, 
     own.mkdir()
     (own / "03001627.zip").write_bytes(archive)
     study.configure(shapenet(path=str(own)))
+    confirm = "type:  rm results/faults/source.json  and the same command again"
+    assert confirm in study.run(LEDGER, fails=True), "these may be other shapes"
+    (study.results / "source.json").unlink()
     study.run(LEDGER)
     assert study.digests() == fetched
     zipfile.ZipFile(own / "03001627.zip").extractall(tmp_path / "tree")
     study.configure(shapenet(path=str(tmp_path / "tree")))
+    (study.results / "source.json").unlink()
     before = study.computed()
     study.run(LEDGER)
     assert study.digests() == fetched and study.computed() == before
