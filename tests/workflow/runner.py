@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -64,6 +65,16 @@ class Workflow:
             return subprocess.Popen(
                 command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )
+
+    def start_until(self, pattern: str, *targets: str) -> subprocess.Popen:
+        """Begin a run and wait until files of a pattern below its folder are there; it is still at work then."""
+        process = self.start(*targets)
+        deadline = time.monotonic() + 300
+        while not any(self.folder.glob(pattern)):
+            assert process.poll() is None, (self.folder / "run.log").read_text()[-3000:]
+            assert time.monotonic() < deadline, f"no {pattern} after 300 s"
+            time.sleep(0.02)
+        return process
 
     def run(self, *targets: str, switches: tuple[str, ...] = (), fails: bool = False) -> str:
         """Run to the end; gives what it printed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 
 import yaml
@@ -173,8 +172,8 @@ def test_a_dry_run_in_a_fresh_checkout_shows_everything_and_writes_nothing(tmp_p
 
 def test_code_edited_during_a_run_stops_its_jobs_and_stores_nothing(study):
     study.configure({"dataset": "edited", "store": {"path": "another"}})
-    process = study.start("prepare_all")
-    time.sleep(4)
+    # The first stage is at work: the one that is edited begins three stages later.
+    process = study.start_until("another/extract_meshes/*/*", "prepare_all")
     edit(study, "pipeline/samples/volume.py", "\nimport numpy as np\n", "\nimport numpy as np\n\nUNUSED = 1\n")
     assert process.wait(timeout=300) != 0
     assert "the code of sample_volume was changed since this run started" in (study.folder / "run.log").read_text()

@@ -43,11 +43,7 @@ def test_ten_kills_of_everything_and_the_same_command_end_as_if_undisturbed(fini
 
 def test_jobs_of_a_killed_snakemake_are_stopped_and_their_work_is_kept(finished, tmp_path):
     study = Workflow.new(tmp_path / "study")
-    process = study.start()
-    deadline = time.monotonic() + 60
-    while not any((study.folder / ".isomill" / "jobs").glob("*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(3)
+    process = study.start_until("store/make_watertight/*/*")
     process.kill()
     process.wait()
     jobs = [files.read_json(path)["pid"] for path in (study.folder / ".isomill" / "jobs").glob("*.json")]
@@ -66,8 +62,7 @@ def _runs(pid: int) -> bool:
 
 def test_a_second_run_in_the_same_directory_is_refused_and_harms_nothing(study):
     study.configure({"dataset": "again", "store": {"path": "another"}})
-    first = study.start("prepare_all")
-    time.sleep(6)
+    first = study.start_until("another/extract_meshes/*/*", "prepare_all")
     second = subprocess.run(
         [*study.command, "prepare_all"], cwd=study.folder, env=study.environment, capture_output=True, text=True
     )
@@ -148,8 +143,7 @@ def test_a_training_without_shapes_says_what_to_do(study):
 
 def test_sigterm_to_the_whole_group_keeps_what_is_finished(tmp_path, finished):
     study = Workflow.new(tmp_path / "study")
-    process = study.start()
-    time.sleep(9)
+    process = study.start_until("store/make_watertight/*/*")
     os.killpg(process.pid, signal.SIGTERM)
     process.wait(timeout=60)
     half = study.computed()
