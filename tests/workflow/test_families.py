@@ -97,10 +97,10 @@ def test_more_samples_leave_the_others_as_they_are(study):
 
 
 def test_samples_that_are_in_the_store_are_not_drawn_again(study):
-    ledger = study.results / "samples" / "gan" / "0.jsonl"
-    before = files.read_lines(ledger)
+    path = study.results / "samples" / "gan" / "0.jsonl"
+    before = files.read_lines(path)
     study.run(switches=("--forcerun", "sample_shapes"))
-    assert files.read_lines(ledger) == before
+    assert files.read_lines(path) == before
     log = study.folder / "logs" / study.results.name / "sample_shapes" / "gan" / "0.log"
     assert "2 new shapes, 2 of them drawn already" in log.read_text()
 

@@ -114,6 +114,21 @@ def _with_more_queries() -> list[dict]:
     return [{**b, "model": {**b["model"], "queries": 65}} if b["name"] == "onet" else b for b in blocks]
 
 
+def test_a_damaged_mesh_of_a_network_heals_by_the_same_command(study):
+    """Only the network's own job can make it again, and so for a generator's shapes: that job becomes due."""
+    meshes = {name: ledger.read(study.results / "meshes" / name / "0.jsonl") for name in ("onet", "deepsdf")}
+    rows = [row for made in meshes.values() for row in made.rows.values() if row.accepted]
+    stored = study.folder / "store" / rows[0].file
+    whole = stored.read_bytes()
+    flip_byte(stored)
+    study.configure({"evaluation": {"samples": 1500}})
+    text = study.run(fails=True)
+    assert f"{rows[0].file} is damaged; type the same snakemake command again: it is made anew" in text
+    study.run()
+    assert stored.read_bytes() == whole
+    assert {name: ledger.read(study.results / "meshes" / name / "0.jsonl") for name in meshes} == meshes
+
+
 def test_too_many_rejected_shapes_stop_the_run_before_training_and_say_why(study):
     before = study.computed()
     study.configure({"limits": {"seconds": 60, "max_rejected": 0.05}})
