@@ -18,7 +18,7 @@ SNAKEFILES = ("Snakefile", "snakefile", "workflow/Snakefile", "workflow/snakefil
 
 def remember(configfiles: Sequence[str | Path]) -> None:
     """Note the files of `--configfile` for this process and those that it starts."""
-    os.environ[VARIABLE] = json.dumps([str(path) for path in configfiles])
+    os.environ[VARIABLE] = json.dumps([str(path) for path in configfiles], allow_nan=False)
 
 
 def isomill(*words: str) -> str:

@@ -145,7 +145,7 @@ def test_installed_versions_are_the_pinned_ones():
 
 def test_continuous_integration_runs_the_test_command():
     lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").strip().split("\n")
-    assert lines[-1] == "make test"
+    assert lines[-2:] == ["make test", "make test-processors"]
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 

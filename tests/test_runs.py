@@ -380,7 +380,8 @@ def test_a_lock_that_may_belong_to_another_machine_says_what_to_type(folder, dea
     assert path.exists() and record.exists() and len(list(RUNS.glob("*.json"))) == 1
 
 
-def test_the_lock_of_a_container_with_the_same_host_name_is_explained():
+def test_the_lock_of_a_container_with_the_same_host_name_is_explained(folder):
+    (folder / "Snakefile").touch()
     path = lock()
     record = elsewhere(RUNS, host=HOST, boot=processes.boot_id(), pid_namespace=CONTAINERS, silent=30)
     with pytest.raises(SystemExit) as refused:

@@ -63,6 +63,7 @@ def relist(settings: dict[str, Any], results: Path, folder: Path, write: bool) -
     if write:
         texts = listing.listing_files(entries, settings["shards"], settings["test_shards"])
         changed = [folder / name for name, text in texts.items() if files.write_if_changed(folder / name, text)]
-        receipts.renew(results, folder / listing.CATALOGUE, changed)
+        if changed:
+            receipts.renew(results, folder / listing.CATALOGUE, changed)
         files.write_sealed(folder / listing.MEMORY, memory)
     return len(new - old), len(old - new)

@@ -15,7 +15,7 @@ from pipeline.geometry.measures import area, volume
 from pipeline.geometry.quality import component_count, edge_counts, nonmanifold_vertices
 from pipeline.geometry.repair import with_split_vertices
 from pipeline.geometry.sampling import points_on_surface
-from pipeline.meshes.enclosed import growth
+from pipeline.meshes.enclosed import bulk_edge, growth
 from pipeline.meshes.interior import LEVEL, Enclosure
 from pipeline.meshes.views import hidden
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.meshes.watertight import AcceptanceSettings
 
 FULL_RESOLUTION = 256  # voxels along the longest edge for which the thresholds are meant
+SMALL_BODY = 16  # voxels; a compact body of more has no more than twice its volume in any wrap
 BESIDE = 2e-3  # how far beside its face a point tells what is on that side
 LID = 0.05  # how near to 1/2 the winding number of a point over a filled opening is
 
@@ -44,6 +45,8 @@ class Original:
         enclosure: Enclosure | None = None,
     ) -> None:
         self.scene, self.settings, self.enclosure = scene, settings, enclosure
+        self.resolution = resolution
+        self.bulk = bulk_edge(mesh)
         self.slack = max(1.0, FULL_RESOLUTION / resolution)
         self.longest_edge = _longest_edge(mesh)
         self.components = component_count(with_split_vertices(mesh))  # parts that touch in a point are two
@@ -116,16 +119,18 @@ class Original:
     def _check_volume(self, candidate: Mesh, solid: float, least: float) -> None:
         """Rejected where the candidate of volume `solid` is much more than is enclosed, which `least` is a bound for.
 
-        Most shapes pass by the bound: no more was added than the surface times its distance.
+        Most shapes pass by the bound: no more was added than the surface times its distance. A body that is large
+        beside the grid and grows all the same is thin, a wire or a plate: it is given the thickness that the grid can
+        hold, and the distances above say how much that is.
         """
         limit = self.settings.growth
-        if limit is None or solid <= limit * least:
+        if limit is None or solid <= limit * least or self.bulk > SMALL_BODY / self.resolution:
             return
         grown = growth(candidate, self.scene, self.enclosure)
         if grown > limit:
             raise Rejected(
                 f"its volume is {grown:.3g} times what the raw surface encloses, more than acceptance.growth = "
-                f"{limit:g}: it is too thin for the grid; raise the resolution, or remove loose pieces far from it"
+                f"{limit:g}: it is too small for the grid; remove the loose pieces far from it, or raise the resolution"
             )
 
 

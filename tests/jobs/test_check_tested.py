@@ -28,7 +28,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def ok(number: int) -> Row:
-    return Row(f"chair/{number}", "ok", "ab" * 20, "f", "d", 3)
+    key, digest = "ab" * 20, "d" * 40
+    return Row(f"chair/{number}", "ok", key, f"evaluate_meshes/ab/{key}-{digest}.json", digest, 3)
 
 
 def rejected(number: int, stage: str, reason: str) -> Row:

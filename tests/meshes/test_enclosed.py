@@ -37,15 +37,18 @@ def test_what_is_accepted_beside_an_outlier_keeps_its_volume_within_the_factor(l
     assert 1 / 4 < volume(result) / volume(BALL) < 4
 
 
-def test_plates_too_thin_for_the_grid_are_refused_by_the_factor_and_accepted_without_it():
-    plate = solids.join(solids.box((1.0, 1.0, 0.004)), SPECK)  # the speck opens it, so that it cannot be kept
-    strict = WatertightSettings(chain=("shell",), resolution=32)
-    reason = r"its volume is \S+ times what the raw surface encloses, more than acceptance\.growth = 4: .*raise the res"
+def test_what_would_grow_by_more_than_the_factor_is_refused_with_what_to_try():
+    far = with_outliers(OPEN_BALL, (50, 0, 0))
+    strict = {"edge_change": 0.99, "growth": 2}
+    settings = WatertightSettings(chain=("thick_shell",), resolution=32, acceptance=strict)
+    reason = r"its volume is 2\.\d+ times what the raw surface encloses, more than acceptance\.growth = 2: .*remove"
     with pytest.raises(Rejected, match=reason):
-        make_watertight(plate, strict)
-    for acceptance in ({"growth": None}, {"growth": 8}):
-        loose = WatertightSettings(chain=("shell",), resolution=32, acceptance=acceptance)
-        assert make_watertight(plate, loose).figures["link"] == "shell"
+        make_watertight(far, settings)
+
+
+def test_plates_thinner_than_the_grid_are_given_the_thickness_that_it_can_hold():
+    plate = solids.join(solids.box((1.0, 1.0, 0.004)), SPECK)  # the speck opens it, so that it cannot be kept
+    assert make_watertight(plate, WatertightSettings(chain=("shell",), resolution=32)).figures["link"] == "shell"
 
 
 @pytest.mark.parametrize("thicker", [0.01, 0.1, 0.3])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import files
+from pipeline import files, receipts
 from pipeline.jobs.list_shapes import relist
 from pipeline.sources import listing
 from pipeline.sources.catalogue import Entry, read_catalogue
@@ -126,9 +126,11 @@ def source(tmp_path, monkeypatch) -> dict:
         "test_shards": 2,
     }
     found, memory = list_source(settings["source"], Path())
-    for name, text in listing_files(found, settings["shards"], 2).items():
+    texts = listing_files(found, settings["shards"], 2)
+    for name, text in texts.items():
         files.write_atomic(Path("listed") / name, text)
-    files.write_json(Path("listed") / MEMORY, memory)
+    receipts.write(Path(), "f" * 40, {}, [Path("listed") / CATALOGUE, *(Path("listed") / name for name in texts)])
+    files.write_sealed(Path("listed") / MEMORY, memory)
     return settings
 
 
@@ -146,7 +148,7 @@ def snapshot() -> dict[str, tuple[bytes, int]]:
 
 def test_nothing_new_rewrites_no_member_file(source):
     before = snapshot()
-    assert relist(source, Path("listed"), write=True) == (0, 0)
+    assert relist(source, Path(), Path("listed"), write=True) == (0, 0)
     after = snapshot()
     assert {n: v for n, v in after.items() if n != MEMORY} == {n: v for n, v in before.items() if n != MEMORY}
 
@@ -156,7 +158,7 @@ def test_new_and_gone_shapes_are_counted_and_only_their_files_rewritten(source):
     add("cup/new.off")
     add("cup/more.off")
     Path("meshes/jar/0.off").unlink()
-    assert relist(source, Path("listed"), write=True) == (2, 1)
+    assert relist(source, Path(), Path("listed"), write=True) == (2, 1)
     after = snapshot()
     touched = {name for name in after if after[name] != before[name]} - {MEMORY}
     moved = ["cup/cup/new.off", "cup/cup/more.off", "jar/jar/0.off"]
@@ -165,14 +167,16 @@ def test_new_and_gone_shapes_are_counted_and_only_their_files_rewritten(source):
     assert touched <= homes | {CATALOGUE} | {f"test/{shard_of(shape, 2)}.jsonl" for shape in moved}
     listed = {f"{e.category}/{e.id}" for e in read_catalogue((Path("listed") / CATALOGUE).read_text())}
     assert "cup/cup/new.off" in listed and "jar/jar/0.off" not in listed
-    assert relist(source, Path("listed"), write=True) == (0, 0)
+    made = receipts.read(receipts.path_of(Path(), f"listed/{CATALOGUE}")).made
+    assert made == receipts.digests_of(made)
+    assert relist(source, Path(), Path("listed"), write=True) == (0, 0)
 
 
 def test_a_dry_run_counts_and_writes_nothing(source):
     add("pan/new.off")
     before = snapshot()
     for _ in range(2):
-        assert relist(source, Path("listed"), write=False) == (1, 0)
+        assert relist(source, Path(), Path("listed"), write=False) == (1, 0)
         assert snapshot() == before
 
 
@@ -180,7 +184,7 @@ def test_an_edit_in_place_is_seen_without_being_a_new_shape(source):
     before = snapshot()
     path = Path("meshes/cup/1.off")
     path.write_text(path.read_text().replace("1 0 0", "2 0 0"))
-    assert relist(source, Path("listed"), write=True) == (0, 0)
+    assert relist(source, Path(), Path("listed"), write=True) == (0, 0)
     touched = {name for name, value in snapshot().items() if value != before[name]} - {MEMORY}
     assert touched == {CATALOGUE, f"members/cup/{shard_of('cup/1.off', 4)}.jsonl"}
 
@@ -189,7 +193,7 @@ def test_a_source_that_is_gone_is_told_and_forgets_nothing(source):
     before = snapshot()
     shutil.move("meshes", "elsewhere")
     with pytest.raises(SourceError, match="meshes, does not exist"):
-        relist(source, Path("listed"), write=True)
+        relist(source, Path(), Path("listed"), write=True)
     assert snapshot() == before
 
 
@@ -219,9 +223,10 @@ def test_an_unchanged_tree_is_relisted_without_a_change(shapenet):
     found, memory = list_source(shapenet, Path())
     for name, text in listing_files(found, {"03001627": 1}, 1).items():
         files.write_atomic(Path("listed") / name, text)
-    files.write_json(Path("listed") / MEMORY, memory)
+    files.write_sealed(Path("listed") / MEMORY, memory)
     before = snapshot()
-    assert relist({"source": shapenet, "shards": {"03001627": 1}, "test_shards": 1}, Path("listed"), True) == (0, 0)
+    settings = {"source": shapenet, "shards": {"03001627": 1}, "test_shards": 1}
+    assert relist(settings, Path(), Path("listed"), True) == (0, 0)
     assert snapshot() == before
 
 
