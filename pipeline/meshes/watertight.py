@@ -35,8 +35,8 @@ class AcceptanceSettings(Settings):
     edge_change: float = Field(0.02, gt=0, lt=1)
     """Largest relative difference of the longest edges of the two bounding boxes."""
     growth: float | None = Field(4.0, gt=1)
-    """Largest ratio of its volume to that which the raw surface encloses, for bodies that loose pieces far away have made
-    smaller than 16 voxels; null for any. Wires, plates and sheets are given the thickness that the grid can hold."""
+    """Largest ratio of its volume to that which the raw surface encloses, for bodies that loose pieces far away have
+    made smaller than 16 voxels; null for any. Wires, plates and sheets are given the thickness the grid can hold."""
     more_parts: bool = False
     """Whether it may have more parts than the raw mesh."""
     samples: PositiveInt = 20_000
