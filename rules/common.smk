@@ -5,6 +5,12 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
+# profiles/default looks at configuration files with the package that is installed, which may be another checkout's.
+# What is planned, and what fingerprints cover, is the code beside this Snakefile.
+loaded = sys.modules.get("pipeline")
+if loaded is not None and Path(loaded.__file__).parent.parent != Path(workflow.basedir):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pipeline"]:
+        del sys.modules[name]
 
 try:
     from pipeline.jobs.parse import prepare
