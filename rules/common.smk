@@ -62,6 +62,13 @@ def worker_memory(wildcards, threads, attempt):
     return threads * PLAN.study.limits.memory_mb * attempt
 
 
+def generation_memory(wildcards, threads, attempt):
+    """MB of a generation: of workers where each shape is made by itself, else of a model and a batch of shapes."""
+    if PLAN.batched(wildcards.experiment):
+        return 16000 * attempt
+    return worker_memory(wildcards, threads, attempt)
+
+
 def shard_ledger(instance):
     """The ledger of an instance for one shard."""
     return f"{PLAN.results}/data/{instance}/{{category}}/{{shard}}.jsonl"

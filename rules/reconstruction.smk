@@ -1,13 +1,6 @@
 # Checkpoint + observation → mesh, for every test shape; or the codes alone. Checkpoint + chance → new shapes.
 
 
-def generation_memory(wildcards, threads, attempt):
-    """MB of a generation: of workers where each shape is made by itself, else of a model and a batch of shapes."""
-    if PLAN.batched(wildcards.experiment):
-        return 16000 * attempt
-    return worker_memory(wildcards, threads, attempt)
-
-
 rule generate_meshes:
     input:
         checks=lambda wildcards: checked(PLAN.observation_instances(wildcards.experiment) or [PLAN.reference]),
