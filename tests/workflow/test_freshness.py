@@ -16,40 +16,16 @@ from pipeline import files, ledger
 from pipeline.models.contract import build_from
 from tests.solids import box
 from tests.workflow.runner import PROFILE, Workflow
+from tests.workflow.test_families import DENSE, ONET, SHORT
+from tests.workflow.test_families import EXPERIMENTS as FAMILIES
 from tests.workflow.test_sources import off_text
 
 pytestmark = pytest.mark.workflow
 
 NOTHING = "Nothing to be done"
 TARGETS = ("eval_all", "encode_all", "quick_eval")
-ONET = {"hidden": 8, "code": 8, "encoder_hidden": 8, "encoder_blocks": 1, "blocks": 1, "queries": 32}
-SHORT = {"steps": 2, "batch_shapes": 4}
-DENSE = {"method": "dense", "resolution": 12, "box": 1.0, "level": 0.01}
 EXPERIMENTS = [
-    {
-        "name": "ae",
-        "method": "imnet",
-        "model": {"code": 8, "encoder_width": 2, "decoder_width": 4, "points": 128},
-        "training": SHORT,
-        "extraction": DENSE,
-    },
-    {
-        "name": "gan",
-        "method": "imnet_gan",
-        "parent": "ae",
-        "model": {"noise": 4, "hidden": 8},
-        "training": SHORT,
-        "extraction": DENSE,
-        "sampling": {"count": 2, "block": 2, "points": 64},
-    },
-    {
-        "name": "borrowed",
-        "method": "onet",
-        "model": ONET,
-        "weights": {"path": "onet.pt"},
-        "training": SHORT,
-        "extraction": DENSE,
-    },
+    *FAMILIES,
     {
         "name": "deepsdf",
         "method": "deepsdf",
