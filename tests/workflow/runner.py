@@ -78,7 +78,7 @@ class Workflow:
 
     def run(self, *targets: str, switches: tuple[str, ...] = (), fails: bool = False) -> str:
         """Run to the end; gives what it printed."""
-        code = self.start(*targets, switches=switches).wait(timeout=400)
+        code = self.start(*targets, switches=switches).wait(timeout=1200)
         text = (self.folder / "run.log").read_text()
         assert (code != 0) == fails, text[-4000:]
         return text
