@@ -18,7 +18,7 @@ from pipeline.sources.download import DownloadSettings, fetch, local_path
 from pipeline.sources.errors import DownloadError
 
 STAGE = "fetch_weights"
-NOTE = "its weights were trained elsewhere; nothing was trained here"
+NOTE = "published weights; nothing was trained here"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
